@@ -1,0 +1,252 @@
+//! The ledger: the journal's current state. It decides what exists on this node, not the API and not the disk.
+
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
+use uuid::Uuid;
+
+use crate::ids::{LedgerId, NodeName, PoolName, VolumeId};
+use crate::journal::Record;
+use crate::receipt::{Receipt, genesis};
+use crate::volume::{AnyVolume, Backing, Change, IllegalChange, Reserved, Retained, Spec, Volume};
+use crate::wipe::LevelLoss;
+
+/// Volumes that are over and still remembered after a compaction.
+pub const TOMBSTONES: usize = 1_000;
+
+/// A pool as it was first seen: the directory with this marker, on the filesystem with this UUID.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct PoolRecord {
+    /// In the pool's marker file.
+    pub uuid: Uuid,
+    /// Of the filesystem beneath.
+    pub fs_uuid: Uuid,
+    /// Where it was; for people.
+    pub directory: String,
+}
+
+/// What is journalled.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", rename_all_fields = "camelCase", tag = "kind")]
+pub enum Event {
+    /// The first line: a new ledger.
+    Opened {
+        /// Its id.
+        ledger: LedgerId,
+        /// On which node.
+        node: NodeName,
+    },
+    /// The first line of a compacted journal.
+    Snapshot {
+        /// Everything.
+        state: Ledger,
+    },
+    /// A pool was made or met.
+    PoolAdded {
+        /// Its name.
+        name: PoolName,
+        /// How to know it again.
+        pool: PoolRecord,
+    },
+    /// Space is promised to a new volume.
+    Reserved {
+        /// What it will be.
+        spec: Spec,
+    },
+    /// A file found in a pool was taken on, bytes and all, on a person's word: withheld until released.
+    Adopted {
+        /// What it is.
+        spec: Spec,
+        /// Its space.
+        backing: Backing,
+    },
+    /// A volume changed.
+    Volume {
+        /// Which.
+        id: VolumeId,
+        /// How.
+        #[serde(flatten)]
+        change: Change,
+    },
+}
+
+/// What exists on this node.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Ledger {
+    /// Its id.
+    pub id: LedgerId,
+    /// The node.
+    pub node: NodeName,
+    /// Every pool ever seen here.
+    pub pools: BTreeMap<PoolName, PoolRecord>,
+    /// Every volume ever made here.
+    pub volumes: BTreeMap<VolumeId, AnyVolume>,
+    /// Receipts given out.
+    pub receipts: u64,
+    /// Hash of the last receipt, or of the ledger's id.
+    pub last_receipt: String,
+}
+
+/// Why an event does not fit the ledger.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[expect(missing_docs, reason = "each field is named in the message")]
+pub enum IllegalEvent {
+    #[error("the journal does not begin with an opening record")]
+    NoBeginning,
+    #[error("a second opening record")]
+    SecondBeginning,
+    #[error("volume {id} exists already: an id is never used again")]
+    Reused { id: VolumeId },
+    #[error("volume {id} was never reserved")]
+    Unknown { id: VolumeId },
+    #[error("pool {name} is known with another marker")]
+    PoolChanged { name: PoolName },
+    #[error("receipt {number} does not follow the last one")]
+    ReceiptOutOfOrder { number: u64 },
+    #[error(transparent)]
+    Change(#[from] IllegalChange),
+}
+
+/// How a log of receipts differs from what the ledger knows it gave out.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[expect(missing_docs, reason = "each field is named in the message")]
+pub enum LogDiffers {
+    #[error("receipt {number} of ledger {ledger} is missing at the end: the ledger gave out {given}")]
+    Missing { ledger: LedgerId, number: u64, given: u64 },
+    #[error("receipt {number} of ledger {ledger} is not the one that the ledger gave out: its hash differs")]
+    Different { ledger: LedgerId, number: u64 },
+}
+
+impl Ledger {
+    /// Check the end of a log, whose chains are whole in themselves: it holds every receipt this ledger gave out, up to
+    /// the last one, but those whose volumes wait for being written there before they are freed. The log may have been
+    /// read later than the ledger and hold more.
+    ///
+    /// # Errors
+    /// Where the end was cut off or written anew.
+    pub fn check_log(&self, receipts: &[Receipt]) -> Result<(), LogDiffers> {
+        let mut own = receipts.iter().filter(|r| r.ledger == self.id).map(|r| (r.number, r.hash.as_str()));
+        let logged = own.clone().count() as u64;
+        if let Some((number, hash)) = own.find(|(number, _)| *number == self.receipts)
+            && hash != self.last_receipt
+        {
+            return Err(LogDiffers::Different { ledger: self.id, number });
+        }
+        let waits = |number: u64| {
+            self.volumes.values().any(|v| matches!(v, AnyVolume::Verified(v) if v.state.receipt.number == number))
+        };
+        match (logged + 1..=self.receipts).find(|number| !waits(*number)) {
+            Some(number) => Err(LogDiffers::Missing { ledger: self.id, number, given: self.receipts }),
+            None => Ok(()),
+        }
+    }
+
+    /// A new, empty one.
+    #[must_use]
+    pub fn new(id: LedgerId, node: NodeName) -> Self {
+        Self { id, node, pools: BTreeMap::new(), volumes: BTreeMap::new(), receipts: 0, last_receipt: genesis(id) }
+    }
+
+    /// Replay a whole journal; `None` where it is empty.
+    ///
+    /// # Errors
+    /// At the first event that does not fit.
+    pub fn replay(records: Vec<Record>) -> Result<Option<Self>, IllegalEvent> {
+        let mut ledger: Option<Self> = None;
+        for record in records {
+            match (&mut ledger, record.event) {
+                (None, Event::Opened { ledger: id, node }) => ledger = Some(Self::new(id, node)),
+                (None, Event::Snapshot { state }) => ledger = Some(state),
+                (None, _) => return Err(IllegalEvent::NoBeginning),
+                (Some(_), Event::Opened { .. } | Event::Snapshot { .. }) => return Err(IllegalEvent::SecondBeginning),
+                (Some(ledger), event) => ledger.apply(event)?,
+            }
+        }
+        Ok(ledger)
+    }
+
+    /// Take in one event. On an error the ledger is unchanged.
+    ///
+    /// # Errors
+    /// Where it does not fit.
+    pub fn apply(&mut self, event: Event) -> Result<(), IllegalEvent> {
+        match event {
+            Event::Opened { .. } | Event::Snapshot { .. } => Err(IllegalEvent::SecondBeginning),
+            Event::PoolAdded { name, pool } => {
+                if self.pools.get(&name).is_some_and(|known| known.uuid != pool.uuid || known.fs_uuid != pool.fs_uuid) {
+                    return Err(IllegalEvent::PoolChanged { name });
+                }
+                self.pools.insert(name, pool);
+                Ok(())
+            }
+            Event::Reserved { spec } => self.add(Volume { spec, state: Reserved }.into()),
+            Event::Adopted { spec, backing } => {
+                self.add(Volume { spec, state: Retained { backing, losses: vec![LevelLoss::HistoryUnknown] } }.into())
+            }
+            Event::Volume { id, change } => {
+                let Some(volume) = self.volumes.get(&id) else { return Err(IllegalEvent::Unknown { id }) };
+                let receipt = match &change {
+                    Change::Verified { receipt } => {
+                        if receipt.number != self.receipts + 1 || receipt.previous != self.last_receipt {
+                            return Err(IllegalEvent::ReceiptOutOfOrder { number: receipt.number });
+                        }
+                        Some((receipt.number, receipt.hash.clone()))
+                    }
+                    _ => None,
+                };
+                let next = volume.clone().apply(change)?;
+                self.volumes.insert(id, next);
+                if let Some((number, hash)) = receipt {
+                    self.receipts = number;
+                    self.last_receipt = hash;
+                }
+                Ok(())
+            }
+        }
+    }
+
+    /// Forget the oldest tombstones. Ids are 128 random bits, so none is drawn again; a delete of an unknown id is
+    /// answered like one of a freed one.
+    pub fn prune(&mut self) {
+        let mut over: Vec<(u64, VolumeId)> = self
+            .volumes
+            .iter()
+            .filter_map(|(id, volume)| match volume {
+                AnyVolume::Freed(v) => Some((v.state.receipt, id.clone())),
+                AnyVolume::Discarded(_) => Some((0, id.clone())),
+                _ => None,
+            })
+            .collect();
+        over.sort_unstable();
+        let surplus = over.len().saturating_sub(TOMBSTONES);
+        for (_, id) in &over[..surplus] {
+            self.volumes.remove(id);
+        }
+    }
+
+    fn add(&mut self, volume: AnyVolume) -> Result<(), IllegalEvent> {
+        let id = volume.spec().id.clone();
+        if self.volumes.contains_key(&id) {
+            return Err(IllegalEvent::Reused { id });
+        }
+        self.volumes.insert(id, volume);
+        Ok(())
+    }
+
+    /// Bytes of `pool` that volumes keep from others.
+    #[must_use]
+    pub fn withheld(&self, pool: &PoolName) -> u64 {
+        self.volumes.values().filter(|v| &v.spec().pool == pool).fold(0, |sum, v| sum.saturating_add(v.withholds()))
+    }
+
+    /// The living volume of this name: not freed, discarded or forgotten.
+    #[must_use]
+    pub fn by_name(&self, name: &str) -> Option<&AnyVolume> {
+        self.volumes.values().find(|v| v.spec().name == name && !v.is_over() && !matches!(v, AnyVolume::Forgotten(_)))
+    }
+}
+
+#[cfg(test)]
+mod tests;
