@@ -1,0 +1,338 @@
+//! Making a volume: reserve, allocate, look at the map, ready. A crash at any point leaves either a volume or nothing.
+
+use std::collections::BTreeMap;
+
+use bedplate_blockdev::HostError;
+use bedplate_core::bytes::Bytes;
+use bedplate_core::class::{Class, MediaDemand};
+use bedplate_core::ids::{PoolName, VolumeId};
+use bedplate_core::ledger::{Event, Ledger};
+use bedplate_core::volume::{AnyVolume, Backing, Change, Mode, Spec};
+use bedplate_core::wipe::{Level, LevelLoss, VerifyDemand, losses_in_life};
+use uuid::Uuid;
+
+use super::{Busy, Engine, VolumeView};
+use crate::pool::{GRAIN, Pool, SUFFIX};
+use crate::store::CommitError;
+
+/// A volume that somebody wants.
+#[derive(Clone, Debug)]
+pub struct CreateVolume {
+    /// Under this name; asking again gives the same volume.
+    pub name: String,
+    /// At least this many bytes; 0 for any.
+    pub required: u64,
+    /// At most this many bytes; 0 for no limit.
+    pub limit: u64,
+    /// Offered how.
+    pub mode: Mode,
+    /// Of this class.
+    pub class: Class,
+    /// The parameters that the class was read from.
+    pub parameters: BTreeMap<String, String>,
+}
+
+/// Why one pool does not fit.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[expect(missing_docs, reason = "each field is named in the message")]
+pub enum Misfit {
+    #[error("pool {pool} is absent ({why})")]
+    Absent { pool: PoolName, why: String },
+    #[error("pool {pool} is not the one the class names")]
+    NotNamed { pool: PoolName },
+    #[error("pool {pool} is on {has}, the class asks for {wants}")]
+    Medium { pool: PoolName, has: &'static str, wants: &'static str },
+    #[error("pool {pool} can wipe to level {best}, the class demands {wants}")]
+    Level { pool: PoolName, best: Level, wants: Level },
+    #[error("pool {pool} has {free} free of the {wants} asked (its host keeps a reserve of {reserve})")]
+    Full { pool: PoolName, free: Bytes, wants: Bytes, reserve: Bytes },
+    #[error("pool {pool} gave blocks whose wipe could only state isolation, the class demands {wants}: {why}")]
+    Blocks { pool: PoolName, wants: Level, why: String },
+}
+
+/// Why no volume was made.
+#[derive(Debug, thiserror::Error)]
+#[expect(missing_docs, reason = "each field is named in the message")]
+pub enum CreateError {
+    #[error(transparent)]
+    Busy(Busy),
+    #[error("volume name {name:?} is taken by {id}, which differs in {what}; use another name")]
+    Taken { name: String, id: VolumeId, what: String },
+    #[error("volume {id} of the name {name:?} is being deleted ({phase}); try again when its wipe is done")]
+    BeingDeleted { name: String, id: VolumeId, phase: &'static str },
+    #[error("volume {name:?}: required_bytes {required} is above limit_bytes {limit}")]
+    Contradiction { name: String, required: u64, limit: u64 },
+    #[error("volume {name:?}: the smallest possible here is {smallest} ({why}), above limit_bytes {limit}")]
+    LimitTooSmall { name: String, smallest: Bytes, limit: u64, why: String },
+    #[error("volume {name:?}: required_bytes {required} is more than can be counted")]
+    TooLarge { name: String, required: u64 },
+    #[error("volume {name:?} fits nowhere on this node: {}", .misfits.iter().map(ToString::to_string).collect::<Vec<_>>().join("; "))]
+    Misfit { name: String, misfits: Vec<Misfit> },
+    #[error("volume {name:?} could not be made in pool {pool}; nothing of it is left")]
+    Host {
+        name: String,
+        pool: PoolName,
+        #[source]
+        source: HostError,
+    },
+    #[error(
+        "volume {name:?} could not be made in pool {pool}, and what was made could not be removed ({cleanup}): it stays withheld until the agent restarts"
+    )]
+    HostAndCleanup {
+        name: String,
+        pool: PoolName,
+        #[source]
+        source: HostError,
+        cleanup: String,
+    },
+    #[error("volume {name:?} could not be journalled")]
+    Commit {
+        name: String,
+        #[source]
+        source: CommitError,
+    },
+}
+
+/// The size of a volume nobody gave a size for.
+const DEFAULT_SIZE: u64 = 1 << 30;
+
+impl Engine {
+    /// Make a volume, or give the one of this name.
+    ///
+    /// # Errors
+    /// See [`CreateError`]; nothing is left behind unless it says so.
+    pub fn create(&self, want: &CreateVolume) -> Result<VolumeView, CreateError> {
+        let _turn = self.turn(format!("volume name {:?}", want.name)).map_err(CreateError::Busy)?;
+        let commit = |source| CreateError::Commit { name: want.name.clone(), source };
+        let bytes = size(want)?;
+        let known = self.store.look(|ledger| ledger.by_name(&want.name).map(|v| v.spec().id.clone()));
+        if let Some(volume) = known.and_then(|id| self.volume_now(&id)) {
+            // A change that never became durable must not be answered as if it had.
+            if let Some(why) = self.failure() {
+                return Err(CreateError::Busy(Busy {
+                    object: format!("volume {}", volume.spec().id),
+                    closed: Some(why),
+                }));
+            }
+            return self.again(want, &volume);
+        }
+        let (id, file) = self.fresh_names();
+        // Chosen and reserved under one lock: two requests cannot both take the last room.
+        let reserved = self.store.commit(|ledger| {
+            let pool = self.choose(ledger, want, bytes)?;
+            let spec = Spec {
+                id: id.clone(),
+                name: want.name.clone(),
+                pool: pool.config.name.clone(),
+                bytes,
+                mode: want.mode,
+                file: file.clone(),
+                demand: want.class.wipe,
+                verify: match want.class.verify {
+                    VerifyDemand::Auto => pool.config.verify,
+                    demand => demand,
+                },
+                mkfs_options: want.class.mkfs_options.clone(),
+                claim: want.class.claim.clone(),
+                parameters: want.parameters.clone(),
+                created: self.surroundings.now(),
+            };
+            Ok::<_, CreateError>((Event::Reserved { spec: spec.clone() }, (spec, pool)))
+        });
+        let (spec, pool) = reserved.map_err(commit)??;
+        let _volume_turn = self.turn_for(&id).map_err(CreateError::Busy)?;
+        let problem = match self.make(pool, &spec) {
+            Ok(backing) => match blocks_fit(pool, &spec, &backing) {
+                Ok(()) => {
+                    self.change(&id, Change::Ready { backing }).map_err(commit)?;
+                    tracing::info!(volume = %id, name = want.name, pool = %spec.pool, bytes, "volume made");
+                    return self
+                        .volume(&id)
+                        .ok_or(CreateError::Busy(Busy { object: format!("volume {id}"), closed: None }));
+                }
+                Err(misfit) => CreateError::Misfit { name: want.name.clone(), misfits: vec![misfit] },
+            },
+            Err(source) if source.is_full() => {
+                let misfit = self.full(pool, bytes);
+                CreateError::Misfit { name: want.name.clone(), misfits: vec![misfit] }
+            }
+            Err(source) => CreateError::Host { name: want.name.clone(), pool: spec.pool.clone(), source },
+        };
+        // Nobody has seen it: what was made may go without a wipe.
+        match self.remove_unseen(pool, &spec.file) {
+            Ok(()) => {
+                self.change(&id, Change::Discarded).map_err(commit)?;
+                Err(problem)
+            }
+            Err(cleanup) => {
+                let source = match problem {
+                    CreateError::Host { source, .. } => source,
+                    other => HostError::failed("make", want.name.clone(), std::io::Error::other(other.to_string())),
+                };
+                let cleanup = crate::store::chain(&cleanup);
+                Err(CreateError::HostAndCleanup { name: want.name.clone(), pool: spec.pool, source, cleanup })
+            }
+        }
+    }
+
+    /// The volume of that name, if it is what is wanted.
+    fn again(&self, want: &CreateVolume, volume: &AnyVolume) -> Result<VolumeView, CreateError> {
+        let spec = volume.spec();
+        let taken = |what: String| CreateError::Taken { name: want.name.clone(), id: spec.id.clone(), what };
+        if spec.bytes < want.required || (want.limit > 0 && spec.bytes > want.limit) {
+            return Err(taken(format!("size: it has {} bytes", spec.bytes)));
+        }
+        if spec.mode != want.mode {
+            return Err(taken(format!("mode: it is {}", spec.mode)));
+        }
+        if spec.parameters != want.parameters {
+            return Err(taken("its class parameters".to_owned()));
+        }
+        match volume {
+            AnyVolume::Ready(_) => Ok(self.view(volume)),
+            AnyVolume::Reserved(_) => {
+                Err(CreateError::Busy(Busy { object: format!("volume {}", spec.id), closed: None }))
+            }
+            other => {
+                Err(CreateError::BeingDeleted { name: want.name.clone(), id: spec.id.clone(), phase: other.phase() })
+            }
+        }
+    }
+
+    fn fresh_names(&self) -> (VolumeId, String) {
+        let random = self.surroundings.random();
+        let file = format!("vol-{}{SUFFIX}", hex::encode(&random[16..]));
+        (VolumeId::from_random(crate::store::half(random)), file)
+    }
+
+    /// The pool it goes to: among those that fit, the one with the most room.
+    fn choose(&self, ledger: &Ledger, want: &CreateVolume, bytes: u64) -> Result<&Pool, CreateError> {
+        let mut best: Option<(Bytes, &Pool)> = None;
+        let mut misfits = Vec::new();
+        for (name, state) in &self.pools {
+            let pool = match state.get() {
+                Ok(pool) => pool,
+                Err(why) => {
+                    misfits.push(Misfit::Absent { pool: name.clone(), why });
+                    continue;
+                }
+            };
+            match self.judge(ledger, pool, &want.class, bytes) {
+                Ok(free) if best.is_none_or(|(most, _)| free > most) => best = Some((free, pool)),
+                Ok(_) => {}
+                Err(misfit) => misfits.push(misfit),
+            }
+        }
+        // Where the class names a pool, the others' "not named" is noise.
+        if misfits.iter().any(|m| !matches!(m, Misfit::NotNamed { .. })) {
+            misfits.retain(|m| !matches!(m, Misfit::NotNamed { .. }));
+        }
+        best.map(|(_, pool)| pool).ok_or(CreateError::Misfit { name: want.name.clone(), misfits })
+    }
+
+    /// Whether `bytes` of `class` fit into `pool`, and what is free there.
+    fn judge(&self, ledger: &Ledger, pool: &Pool, class: &Class, bytes: u64) -> Result<Bytes, Misfit> {
+        let name = || pool.config.name.clone();
+        if class.pool.as_ref().is_some_and(|wanted| wanted != &pool.config.name) {
+            return Err(Misfit::NotNamed { pool: name() });
+        }
+        if let Some(wants) = class.media {
+            let fits = pool.config.media == Some(wants)
+                || (wants == MediaDemand::Ssd && pool.config.media == Some(MediaDemand::Nvme));
+            if !fits {
+                let has = pool.config.media.map_or("an unknown medium", MediaDemand::name);
+                return Err(Misfit::Medium { pool: name(), has, wants: wants.name() });
+            }
+        }
+        if let Some(wants) = class.wipe
+            && !pool.best_level().satisfies(wants)
+        {
+            return Err(Misfit::Level { pool: name(), best: pool.best_level(), wants });
+        }
+        let available = match self.host.pool_facts(&pool.dir) {
+            Ok(facts) => facts.available,
+            Err(error) => return Err(Misfit::Absent { pool: name(), why: crate::store::chain(&error) }),
+        };
+        let free = pool.free(ledger, available);
+        if free.get() < bytes {
+            return Err(Misfit::Full { pool: name(), free, wants: Bytes(bytes), reserve: pool.config.reserve });
+        }
+        Ok(free)
+    }
+
+    /// How much a volume of `class` may have here at most: the largest single room, and all of it. Pools on one
+    /// filesystem draw on the same room, which counts once.
+    pub fn room(&self, class: &Class) -> (Bytes, Bytes) {
+        self.store.look(|ledger| {
+            let mut rooms: BTreeMap<Uuid, Bytes> = BTreeMap::new();
+            for pool in self.pools.values().filter_map(|state| state.get().ok()) {
+                if let Ok(free) = self.judge(ledger, pool, class, 0) {
+                    let room = rooms.entry(pool.record.fs_uuid).or_default();
+                    *room = free.max(*room);
+                }
+            }
+            let sum = rooms.values().fold(Bytes::ZERO, |sum, room| sum.checked_add(*room).unwrap_or(Bytes(u64::MAX)));
+            (rooms.into_values().max().unwrap_or_default(), sum)
+        })
+    }
+
+    fn full(&self, pool: &Pool, bytes: u64) -> Misfit {
+        let available = self.host.pool_facts(&pool.dir).map_or(0, |facts| facts.available);
+        let free = self.store.look(|ledger| pool.free(ledger, available));
+        Misfit::Full { pool: pool.config.name.clone(), free, wants: Bytes(bytes), reserve: pool.config.reserve }
+    }
+
+    /// Make the backing file, whole and durable.
+    fn make(&self, pool: &Pool, spec: &Spec) -> Result<Backing, HostError> {
+        let (host, dir, file) = (&self.host, &pool.dir, spec.file.as_str());
+        let identity = host.create_backing(dir, file)?;
+        host.allocate_backing(dir, file, &identity, spec.bytes)?;
+        host.sync_file(dir, file)?;
+        host.sync_dir(dir)?;
+        let map = host.map(dir, file, &identity)?;
+        Ok(Backing { identity, map })
+    }
+}
+
+/// The size to make, in whole MiB and large enough for the filesystem.
+fn size(want: &CreateVolume) -> Result<u64, CreateError> {
+    let CreateVolume { name, required, limit, mode, .. } = want;
+    let (required, limit) = (*required, *limit);
+    if limit > 0 && required > limit {
+        return Err(CreateError::Contradiction { name: name.clone(), required, limit });
+    }
+    let smallest = match mode {
+        Mode::Filesystem(fs) => fs.smallest(),
+        Mode::Block => GRAIN,
+    };
+    let asked = if required > 0 {
+        required
+    } else if limit > 0 {
+        limit.min(DEFAULT_SIZE)
+    } else {
+        DEFAULT_SIZE
+    };
+    let too_large = || CreateError::TooLarge { name: name.clone(), required };
+    let bytes = Bytes(asked.max(smallest)).align_up(GRAIN).ok_or_else(too_large)?.get();
+    let bytes = if required == 0 && limit > 0 && bytes > limit { Bytes(limit).align_down(GRAIN).get() } else { bytes };
+    if limit > 0 && (bytes > limit || bytes < smallest) {
+        let why = format!("{mode} needs {}, and volumes are whole MiB", Bytes(smallest));
+        let smallest = Bytes(smallest).align_up(GRAIN).ok_or_else(too_large)?.max(Bytes(bytes));
+        return Err(CreateError::LimitTooSmall { name: name.clone(), smallest, limit, why });
+    }
+    // Files cannot be larger than a signed 64-bit offset.
+    if i64::try_from(bytes).is_err() { Err(too_large()) } else { Ok(bytes) }
+}
+
+/// Whether the blocks that the filesystem gave can be wiped to what the class demands.
+fn blocks_fit(pool: &Pool, spec: &Spec, backing: &Backing) -> Result<(), Misfit> {
+    let losses = losses_in_life(&backing.map, &backing.map, spec.bytes);
+    // A hole is an over-commitment, whatever the class says.
+    let hole = losses.iter().any(|l| matches!(l, LevelLoss::Hole { .. }));
+    let wants = spec.demand.unwrap_or(Level::Isolation);
+    if losses.is_empty() || (!hole && Level::Isolation.satisfies(wants)) {
+        return Ok(());
+    }
+    let why = losses.iter().map(ToString::to_string).collect::<Vec<_>>().join("; ");
+    Err(Misfit::Blocks { pool: pool.config.name.clone(), wants, why })
+}

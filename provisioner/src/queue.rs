@@ -1,0 +1,112 @@
+//! The wipe queue: one worker a disk, so that wipes on one disk follow each other and other disks do not wait.
+//!
+//! A worker sleeps on the ledger's condition and wakes when something changed or a waiting volume deserves another look.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+
+use bedplate_core::ids::{PoolName, VolumeId};
+
+use crate::engine::{Driven, Engine, Stop, WipeError};
+use crate::store::chain;
+
+/// How long a volume that is in use, or whose wipe failed for a passing reason, is left alone.
+const AGAIN: Duration = Duration::from_millis(500);
+
+/// How long a volume is left alone on which another operation is under way: a release wakes the queue while it still has
+/// its turn.
+const SOON: Duration = Duration::from_millis(5);
+
+/// How often absent pools are looked for.
+const LOOK_FOR_POOLS: Duration = Duration::from_secs(5);
+
+/// Called between pieces of a wipe: waits while the disk's other users suffer. The argument is the stop flag.
+pub type Throttle = Arc<dyn Fn(&Stop) + Send + Sync>;
+
+/// The running queue; dropping it stops every wipe at its next piece.
+pub struct WipeQueue {
+    engine: Arc<Engine>,
+    stop: Arc<Stop>,
+    workers: Vec<JoinHandle<()>>,
+}
+
+impl WipeQueue {
+    /// Start a worker for every disk that carries a pool.
+    ///
+    /// # Errors
+    /// Where the system gives no thread.
+    pub fn start(engine: &Arc<Engine>, throttle: &Throttle) -> std::io::Result<Self> {
+        let mut disks: BTreeMap<Option<(u32, u32)>, Vec<PoolName>> = BTreeMap::new();
+        for pool in engine.pools() {
+            disks.entry(pool.device).or_default().push(pool.name);
+        }
+        let mut queue = Self { engine: engine.clone(), stop: Arc::new(Stop::default()), workers: Vec::new() };
+        for (_, pools) in disks {
+            let (engine, stop, throttle) = (engine.clone(), queue.stop.clone(), throttle.clone());
+            let worker = std::thread::Builder::new()
+                .name("wipe".to_owned())
+                .spawn(move || work(&engine, &pools, &stop, &throttle))?;
+            queue.workers.push(worker);
+        }
+        Ok(queue)
+    }
+}
+
+impl Drop for WipeQueue {
+    fn drop(&mut self) {
+        self.stop.set();
+        self.engine.nudge();
+        for worker in self.workers.drain(..) {
+            if worker.join().is_err() {
+                tracing::error!("a wipe worker panicked, its volume goes on at the next start");
+            }
+        }
+    }
+}
+
+fn work(engine: &Engine, pools: &[PoolName], stop: &Stop, throttle: &Throttle) {
+    // When those that could not go on deserve another look.
+    let mut later: BTreeMap<VolumeId, Instant> = BTreeMap::new();
+    let mut retry = false;
+    let mut looked = Instant::now();
+    while !stop.is_set() {
+        let now = Instant::now();
+        if now.duration_since(looked) >= LOOK_FOR_POOLS {
+            looked = now;
+            engine.look_for_absent_pools();
+        }
+        // What lies in an absent pool is owed, not pending.
+        let here: Vec<PoolName> = pools.iter().filter(|name| engine.is_open(name)).cloned().collect();
+        let pending = engine.pending_in(&here);
+        later.retain(|id, _| pending.contains(id));
+        let fresh = pending.iter().find(|id| !later.contains_key(id));
+        let due = later.iter().filter(|(_, at)| **at <= now).min_by_key(|(_, at)| **at).map(|(id, _)| id);
+        // In turn: a look at a volume in use takes its time, and many of them must not keep the others from being wiped.
+        retry = !retry;
+        let Some(id) = (if retry { due.or(fresh) } else { fresh.or(due) }).cloned() else {
+            let wake = later.values().min().copied().unwrap_or(now + LOOK_FOR_POOLS);
+            engine.wait_for_work(&here, wake, &later, stop);
+            continue;
+        };
+        match engine.drive(&id, stop, &|| throttle(stop)) {
+            Ok(Driven::Freed | Driven::Nothing | Driven::Stopped | Driven::Stuck { .. }) => {}
+            Ok(Driven::Waiting { users }) => {
+                tracing::info!(volume = %id, users, "wipe waits for the volume to be let go");
+                later.insert(id, Instant::now() + AGAIN);
+            }
+            Ok(Driven::Debt { why }) => {
+                tracing::warn!(volume = %id, why, "wipe is owed");
+                later.insert(id, Instant::now() + LOOK_FOR_POOLS);
+            }
+            Err(WipeError::Busy(_)) => {
+                later.insert(id, Instant::now() + SOON);
+            }
+            Err(error) => {
+                tracing::error!(volume = %id, error = %chain(&error), "wipe could not go on");
+                later.insert(id, Instant::now() + AGAIN * 10);
+            }
+        }
+    }
+}
