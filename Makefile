@@ -1,0 +1,44 @@
+# The front door. `make` lists the targets; each does one thing and its exit code tells the truth.
+SHELL := /bin/bash
+.SHELLFLAGS := -eu -o pipefail -c
+.DEFAULT_GOAL := help
+MAKEFLAGS += --no-print-directory
+
+CARGO ?= cargo
+TARGET := $(or $(CARGO_TARGET_DIR),target)
+IS_ROOT := test "$$(id -u)" -eq 0
+
+# Tools that are missing stop a run as root; without root the run goes on and says itself what it cannot do.
+NEED = tests/run/packages.sh $(1) || ! $(IS_ROOT)
+
+.PHONY: help demo test test-long bench lint doc ci
+
+help: ## list the targets
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+demo: ## the whole story on this machine: real disks, volumes, a wipe, the search after it (root; report in target/demo)
+	@$(call NEED,demo)
+	@$(CARGO) build --release --locked -p bedplate-cli -p bedplate-agent
+	@"$(TARGET)/release/bedplate" demo
+
+test: ## every suite: unit, crash matrix, CSI over a socket, loop devices (as root nothing is skipped)
+	@tests/run/suites.sh
+
+test-long: ## the same with more rounds, and the drills marked `#[ignore = "long: …"]`
+	@tests/run/suites.sh long
+
+bench: ## wipe against dd and shred, probe against fio, CSI latency (root; report in target/bench)
+	@$(call NEED,bench)
+	@$(CARGO) build --release --locked -p bedplate-agent -p bedplate-cli -p bedplate-tests --bins
+	@"$(TARGET)/release/bench"
+
+lint: ## format, clippy with warnings as errors, shell scripts, texts
+	@$(CARGO) fmt --all --check
+	@$(CARGO) clippy --workspace --all-targets --locked -- -D warnings
+	@tests/run/texts.sh
+
+doc: ## API documentation in target/doc, warnings as errors
+	@RUSTDOCFLAGS="-D warnings" $(CARGO) doc --workspace --no-deps --locked
+
+ci: ## what every change must pass: all of the above but demo and bench
+	@.ci/run
