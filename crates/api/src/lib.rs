@@ -1,0 +1,1 @@
+//! Kubernetes-facing types: custom resources, label and annotation names, StorageClass parameters.

@@ -1,0 +1,1 @@
+//! An embedded cluster in one process, for the demo and the suites.

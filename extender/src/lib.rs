@@ -1,0 +1,1 @@
+//! The scheduler extender: filter and prioritize over an in-memory index.
