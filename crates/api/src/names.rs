@@ -1,0 +1,60 @@
+//! Every group, label, annotation, finalizer, field manager and reason that Bedplate writes into a cluster, in one place.
+//!
+//! Driver, topology key and StorageClass parameters are core's, because the node half needs them with no Kubernetes near.
+
+pub use bedplate_core::names::*;
+
+/// API group of the custom resources.
+pub const GROUP: &str = "bedplate.dev";
+/// Their version.
+pub const VERSION: &str = "v1alpha1";
+
+/// Keeps a LocalVolume until its space is wiped, and a PersistentVolume until its LocalVolume is gone (G2).
+pub const FINALIZER: &str = "bedplate.dev/wipe";
+
+/// What all node labels of ours begin with.
+pub const LABEL_PREFIX: &str = "bedplate.dev/";
+/// Node label prefix of pools present: `bedplate.dev/pool.<name>=true`.
+pub const LABEL_POOL_PREFIX: &str = "bedplate.dev/pool.";
+/// Node label prefix of filesystems the node can make: `bedplate.dev/fs.<type>=true`.
+pub const LABEL_FS_PREFIX: &str = "bedplate.dev/fs.";
+/// On objects that a Bedplate part manages: which part.
+pub const LABEL_MANAGED_BY: &str = "app.kubernetes.io/managed-by";
+/// On LocalVolumes and CSIStorageCapacities: the node, so that a person can list them.
+pub const LABEL_NODE: &str = "bedplate.dev/node";
+/// On CSIStorageCapacities: the class.
+pub const LABEL_CLASS: &str = "bedplate.dev/class";
+
+/// On the one CSIStorageCapacity that exists to wake rejected pods: how often it did.
+pub const ANNOTATION_WAKE: &str = "bedplate.dev/wake";
+/// Name of that object.
+pub const WAKE_OBJECT: &str = "bedplate-wake";
+/// On a PersistentVolume: which LocalVolume stands behind it.
+pub const ANNOTATION_LOCAL_VOLUME: &str = "bedplate.dev/local-volume";
+
+/// Set by the control plane on a claim: who is to make its volume.
+pub const ANNOTATION_PROVISIONER: &str = "volume.kubernetes.io/storage-provisioner";
+/// The same, by its older name.
+pub const ANNOTATION_PROVISIONER_BETA: &str = "volume.beta.kubernetes.io/storage-provisioner";
+/// Set by the scheduler on a claim: where its pod is to run.
+pub const ANNOTATION_SELECTED_NODE: &str = "volume.kubernetes.io/selected-node";
+/// Set by us on a PersistentVolume: who made it.
+pub const ANNOTATION_PROVISIONED_BY: &str = "pv.kubernetes.io/provisioned-by";
+
+/// Server-side apply field manager of the agent.
+pub const MANAGER_AGENT: &str = "bedplate-agent";
+/// Server-side apply field manager of the provisioner.
+pub const MANAGER_PROVISIONER: &str = "bedplate-provisioner";
+/// Server-side apply field manager of the extender.
+pub const MANAGER_EXTENDER: &str = "bedplate-extender";
+
+/// The Lease that the leading provisioner holds.
+pub const LEASE: &str = "bedplate-provisioner";
+
+/// Key of a CSI volume's context that names the LocalVolume.
+pub const CONTEXT_LOCAL_VOLUME: &str = "bedplate.dev/local-volume";
+
+/// Name of the registration socket below `<kubelet>/plugins_registry`.
+pub const REGISTRATION_SOCKET: &str = "bedplate.dev-reg.sock";
+/// Name of the plugin's folder below `<kubelet>/plugins`.
+pub const PLUGIN_FOLDER: &str = "bedplate.dev";
