@@ -11,7 +11,7 @@ IS_ROOT := test "$$(id -u)" -eq 0
 # Tools that are missing stop a run as root; without root the run goes on and says itself what it cannot do.
 NEED = tests/run/packages.sh $(1) || ! $(IS_ROOT)
 
-.PHONY: help demo test test-long bench lint doc ci
+.PHONY: help demo test test-long bench generate lint doc ci
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -31,6 +31,9 @@ bench: ## wipe against dd and shred, probe against fio, CSI latency (root; repor
 	@$(call NEED,bench)
 	@$(CARGO) build --release --locked -p bedplate-agent -p bedplate-cli -p bedplate-tests --bins
 	@"$(TARGET)/release/bench"
+
+generate: ## the CRDs under deploy/, from crates/api; the suites fail when they differ
+	@$(CARGO) run -q --locked -p bedplate-api --bin bedplate-crds -- deploy/kustomize/base/crds
 
 lint: ## format, clippy with warnings as errors, shell scripts, texts
 	@$(CARGO) fmt --all --check

@@ -8,13 +8,16 @@ fn main() -> ExitCode {
         eprintln!("usage: bedplate-crds FOLDER");
         return ExitCode::from(2);
     };
-    for crd in bedplate_api::crds::all() {
-        let plural = &crd.spec.names.plural;
-        let path = folder.join(format!("{plural}.yaml"));
-        let text = serde_saphyr::to_string(&crd).map_err(|e| e.to_string());
-        let head = "# Generated from crates/api by `make generate`; do not edit.\n";
-        let written = text.and_then(|text| std::fs::write(&path, format!("{head}{text}")).map_err(|e| e.to_string()));
-        if let Err(error) = written {
+    let files = match bedplate_api::crds::files() {
+        Ok(files) => files,
+        Err(error) => {
+            eprintln!("bedplate-crds: {error}");
+            return ExitCode::FAILURE;
+        }
+    };
+    for (name, text) in files {
+        let path = folder.join(name);
+        if let Err(error) = std::fs::write(&path, text) {
             eprintln!("bedplate-crds: {}: {error}", path.display());
             return ExitCode::FAILURE;
         }
