@@ -31,6 +31,11 @@ impl Agent {
         ask(&self.socket, Method::GET, "/readyz", Bytes::new()).await.map(drop)
     }
 
+    /// Whether it answers at all.
+    pub async fn alive(&self) -> anyhow::Result<()> {
+        ask(&self.socket, Method::GET, "/healthz", Bytes::new()).await.map(drop)
+    }
+
     /// POST an order; the answer's body.
     pub async fn order(&self, path: &str, order: &Order) -> anyhow::Result<Bytes> {
         ask(&self.socket, Method::POST, path, Bytes::from(serde_json::to_vec(order)?)).await

@@ -5,6 +5,7 @@ mod demo;
 mod disks;
 mod output;
 mod probe_progress;
+mod ready;
 mod receipts;
 mod volumes;
 
@@ -28,6 +29,8 @@ enum Command {
     Disks(disks::DisksArgs),
     /// List the agent's pools, or take on a file found in one
     Pools(volumes::PoolsArgs),
+    /// Ask the agent whether it serves; the exit code is the answer
+    Ready(ready::ReadyArgs),
     /// List the agent's receipts of finished wipes, or verify their chain
     Receipts(receipts::ReceiptsArgs),
     /// List the agent's volumes, or give an order that only a person may give
@@ -40,6 +43,7 @@ async fn main() -> anyhow::Result<ExitCode> {
         Command::Demo(args) => return args.run().await,
         Command::Disks(args) => args.run().await,
         Command::Pools(args) => args.run().await,
+        Command::Ready(args) => args.run().await,
         Command::Receipts(args) => args.run(),
         Command::Volumes(args) => args.run().await,
     };

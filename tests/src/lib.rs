@@ -5,6 +5,7 @@ pub mod agent;
 pub mod csi;
 pub mod engine;
 pub mod loopfs;
+pub mod manifests;
 pub mod meddle;
 pub mod oracle;
 pub mod orchestrator;
