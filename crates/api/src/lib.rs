@@ -3,6 +3,8 @@
 //! Types only, and the pure conversions between them and `bedplate-core`. No client, no watch, no decision. The CRDs under
 //! `deploy/` are generated from here by `make generate`; CI fails when they differ.
 
+#![allow(clippy::duplicated_attributes)] // kube's `printcolumn` comes once a column, and columns share their type
+
 pub mod crds;
 pub mod disk_pool;
 pub mod local_volume;

@@ -135,8 +135,21 @@ fn map() -> impl Strategy<Value = BTreeMap<String, String>> {
 fn phase() -> impl Strategy<Value = Phase> {
     use Phase::*;
     prop::sample::select(vec![
-        Reserved, Ready, Refused, Lost, Released, Quarantined, Wiping, Verifying, Verified, Freed, Discarded, Retained,
-        Stuck, Debt, Forgotten,
+        Reserved,
+        Ready,
+        Refused,
+        Lost,
+        Released,
+        Quarantined,
+        Wiping,
+        Verifying,
+        Verified,
+        Freed,
+        Discarded,
+        Retained,
+        Stuck,
+        Debt,
+        Forgotten,
     ])
 }
 
@@ -183,9 +196,12 @@ proptest! {
                     }
                 },
                 Value::Array(items) => for item in items { unknown(at, item, &schema["items"], found) },
-                Value::String(text) => if let Some(allowed) = schema["enum"].as_array() {
-                    if !allowed.iter().any(|word| word == text) { found.push(format!("{at}: {text}")) }
-                },
+                Value::String(text) => {
+                    let allowed = schema["enum"].as_array();
+                    if allowed.is_some_and(|allowed| !allowed.iter().any(|word| word == text)) {
+                        found.push(format!("{at}: {text}"));
+                    }
+                }
                 _ => {}
             }
         }

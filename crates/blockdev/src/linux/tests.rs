@@ -94,7 +94,9 @@ impl Mounted {
         File::create(&image).unwrap().set_len(320 << 20).unwrap();
         std::fs::create_dir(&at).unwrap();
         let mounted = Self(folder);
-        for command in [Command::new(mkfs).arg("-q").arg(&image), Command::new("mount").arg("-oloop").args([&image, &at])] {
+        for command in
+            [Command::new(mkfs).arg("-q").arg(&image), Command::new("mount").arg("-oloop").args([&image, &at])]
+        {
             let done = command.output().unwrap();
             assert!(done.status.success(), "{command:?}: {}", String::from_utf8_lossy(&done.stderr));
         }
