@@ -6,12 +6,13 @@ MAKEFLAGS += --no-print-directory
 
 CARGO ?= cargo
 TARGET := $(or $(CARGO_TARGET_DIR),target)
+VERSION := $(shell sed -n 's/^version = "\(.*\)"/\1/p' Cargo.toml | head -n 1)
 IS_ROOT := test "$$(id -u)" -eq 0
 
 # Tools that are missing stop a run as root; without root the run goes on and says itself what it cannot do.
 NEED = tests/run/packages.sh $(1) || ! $(IS_ROOT)
 
-.PHONY: help demo test test-long bench generate lint doc ci
+.PHONY: help demo test test-long bench generate image lint doc ci
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -34,6 +35,12 @@ bench: ## wipe against dd and shred, probe against fio, CSI latency (root; repor
 
 generate: ## the CRDs under deploy/, from crates/api; the suites fail when they differ
 	@$(CARGO) run -q --locked -p bedplate-api --bin bedplate-crds -- deploy/kustomize/base/crds
+
+image: ## an OCI archive that containerd imports, with no engine and no registry (target/image/bedplate.oci.tar)
+	@$(call NEED,image)
+	@$(CARGO) build --release --locked $(addprefix -p bedplate-,agent cli extender provisioner) --bins
+	@deploy/image/build.sh "$(TARGET)/image/bedplate.oci.tar" "$(VERSION)" \
+		$(addprefix "$(TARGET)"/release/,bedplate bedplate-agent bedplate-extender bedplate-provisioner)
 
 lint: ## format, clippy with warnings as errors, shell scripts, texts
 	@$(CARGO) fmt --all --check

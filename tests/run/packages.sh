@@ -1,10 +1,10 @@
 #!/usr/bin/env bash
-# packages.sh GROUP: sees to the system tools that GROUP (demo, test, bench) needs; the list is packages.txt.
+# packages.sh GROUP: sees to the system tools that GROUP (demo, test, bench, image) needs; the list is packages.txt.
 # Exit 0: all there. As root on Debian and its kin it installs what is missing; elsewhere it says what is missing,
 # how to get it, and exits 1. It never upgrades a tool that is already there.
 set -euo pipefail
 
-group=${1:?usage: packages.sh demo|test|bench}
+group=${1:?usage: packages.sh demo|test|bench|image}
 here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 # mkfs and losetup live where a plain user's PATH does not look.
 PATH=$PATH:/usr/local/sbin:/usr/sbin:/sbin
@@ -19,7 +19,7 @@ missing() { # prints the packages of the group whose command is not there, one a
 }
 
 awk -v g="$group" '!/^#/ && index("," $1 ",", "," g ",") { found = 1 } END { exit !found }' "$here/packages.txt" || {
-    echo "packages.sh: no group '$group' in packages.txt (demo, test, bench)" >&2
+    echo "packages.sh: no group '$group' in packages.txt (demo, test, bench, image)" >&2
     exit 2
 }
 
