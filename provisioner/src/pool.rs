@@ -10,7 +10,7 @@ use bedplate_blockdev::{Dir, Host, HostError, Lock, PoolFacts};
 use bedplate_core::bytes::Bytes;
 use bedplate_core::ids::{LedgerId, PoolName};
 use bedplate_core::ledger::{Ledger, PoolRecord};
-use bedplate_core::volume::AnyVolume;
+use bedplate_core::volume::{AnyVolume, GRAIN};
 use bedplate_core::wipe::{Level, ZeroMethod};
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
@@ -229,9 +229,6 @@ impl Pool {
         Bytes(by_host.min(by_rule)).align_down(GRAIN)
     }
 }
-
-/// Volumes are whole MiB.
-pub const GRAIN: u64 = 1 << 20;
 
 /// Write the marker of a new pool.
 fn begin(

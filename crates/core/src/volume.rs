@@ -5,10 +5,12 @@
 //! new state; replaying changes goes through the same methods ([`AnyVolume::apply`]).
 
 mod replay;
+mod size;
 mod spec;
 mod states;
 
 pub use replay::{AnyVolume, IllegalChange};
+pub use size::{BadSize, DEFAULT_SIZE, GRAIN};
 pub use spec::{Backing, Claim, FileIdentity, Mode, Release, ReleaseKind, Spec};
 pub use states::{
     Change, Discarded, Flushed, Forgotten, Format, Freed, Quarantined, Ready, Released, Reserved, Retained, Staged,

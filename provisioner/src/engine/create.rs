@@ -7,12 +7,12 @@ use bedplate_core::bytes::Bytes;
 use bedplate_core::class::{Class, MediaDemand};
 use bedplate_core::ids::{PoolName, VolumeId};
 use bedplate_core::ledger::{Event, Ledger};
-use bedplate_core::volume::{AnyVolume, Backing, Change, Mode, Spec};
+use bedplate_core::volume::{AnyVolume, Backing, BadSize, Change, Mode, Spec};
 use bedplate_core::wipe::{Level, LevelLoss, VerifyDemand, losses_in_life};
 use uuid::Uuid;
 
 use super::{Busy, Engine, VolumeView};
-use crate::pool::{GRAIN, Pool, SUFFIX};
+use crate::pool::{Pool, SUFFIX};
 use crate::store::CommitError;
 
 /// A volume that somebody wants.
@@ -92,9 +92,6 @@ pub enum CreateError {
         source: CommitError,
     },
 }
-
-/// The size of a volume nobody gave a size for.
-const DEFAULT_SIZE: u64 = 1 << 30;
 
 impl Engine {
     /// Make a volume, or give the one of this name.
@@ -294,34 +291,16 @@ impl Engine {
     }
 }
 
-/// The size to make, in whole MiB and large enough for the filesystem.
+/// The size to make.
 fn size(want: &CreateVolume) -> Result<u64, CreateError> {
-    let CreateVolume { name, required, limit, mode, .. } = want;
-    let (required, limit) = (*required, *limit);
-    if limit > 0 && required > limit {
-        return Err(CreateError::Contradiction { name: name.clone(), required, limit });
-    }
-    let smallest = match mode {
-        Mode::Filesystem(fs) => fs.smallest(),
-        Mode::Block => GRAIN,
-    };
-    let asked = if required > 0 {
-        required
-    } else if limit > 0 {
-        limit.min(DEFAULT_SIZE)
-    } else {
-        DEFAULT_SIZE
-    };
-    let too_large = || CreateError::TooLarge { name: name.clone(), required };
-    let bytes = Bytes(asked.max(smallest)).align_up(GRAIN).ok_or_else(too_large)?.get();
-    let bytes = if required == 0 && limit > 0 && bytes > limit { Bytes(limit).align_down(GRAIN).get() } else { bytes };
-    if limit > 0 && (bytes > limit || bytes < smallest) {
-        let why = format!("{mode} needs {}, and volumes are whole MiB", Bytes(smallest));
-        let smallest = Bytes(smallest).align_up(GRAIN).ok_or_else(too_large)?.max(Bytes(bytes));
-        return Err(CreateError::LimitTooSmall { name: name.clone(), smallest, limit, why });
-    }
-    // Files cannot be larger than a signed 64-bit offset.
-    if i64::try_from(bytes).is_err() { Err(too_large()) } else { Ok(bytes) }
+    let name = || want.name.clone();
+    want.mode.size(want.required, want.limit).map_err(|bad| match bad {
+        BadSize::Contradiction { required, limit } => CreateError::Contradiction { name: name(), required, limit },
+        BadSize::LimitTooSmall { smallest, limit, why } => {
+            CreateError::LimitTooSmall { name: name(), smallest, limit, why }
+        }
+        BadSize::TooLarge { required } => CreateError::TooLarge { name: name(), required },
+    })
 }
 
 /// Whether the blocks that the filesystem gave can be wiped to what the class demands.

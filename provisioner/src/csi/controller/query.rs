@@ -6,8 +6,7 @@ use crate::csi::reply::status;
 use crate::csi::request::{self, Access, BadField, CapabilityError};
 use crate::csi::{Driver, Phase, View, topology};
 use crate::engine::Engine;
-use crate::pool::GRAIN;
-use bedplate_core::volume::Mode;
+use bedplate_core::volume::{GRAIN, Mode};
 use bedplate_csi::v1::controller_get_volume_response::VolumeStatus;
 use bedplate_csi::v1::validate_volume_capabilities_response::Confirmed;
 use bedplate_csi::v1::{
@@ -139,8 +138,5 @@ pub fn get(driver: &Driver, given: &ControllerGetVolumeRequest) -> Result<Contro
 
 /// The smallest volume of that mode, in bytes.
 fn smallest(mode: Mode) -> u64 {
-    match mode {
-        Mode::Block => GRAIN,
-        Mode::Filesystem(fs_type) => fs_type.smallest().next_multiple_of(GRAIN),
-    }
+    mode.smallest().next_multiple_of(GRAIN)
 }
