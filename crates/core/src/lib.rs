@@ -15,6 +15,7 @@ pub mod journal;
 pub mod ledger;
 pub mod media;
 pub mod names;
+pub mod placement;
 pub mod probe;
 pub mod receipt;
 pub mod signature;
