@@ -9,6 +9,7 @@ pub mod crds;
 pub mod disk_pool;
 pub mod local_volume;
 pub mod names;
+pub mod placement;
 pub mod storage_node;
 pub mod wipe_receipt;
 

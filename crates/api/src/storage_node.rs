@@ -181,6 +181,9 @@ pub struct PoolStatus {
     /// The stable id of that disk, where it has one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub disk: Option<String>,
+    /// UUID of the filesystem beneath: pools on one filesystem draw on the same room.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub filesystem: Option<String>,
     /// The best level its wipes can state.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub level: Option<WipeLevel>,
