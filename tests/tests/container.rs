@@ -154,7 +154,7 @@ fn volumes_made_in_a_container_are_the_hosts_and_outlive_it() {
         assert_eq!(std::fs::read_to_string(staging.join("marker")).unwrap(), "written outside");
         orchestrator.unstage(&volume, &staging).await.unwrap();
         assert_eq!(mounts_below(&host.path("kubelet")), Vec::<String>::new());
-        orchestrator.delete_within(&volume, Duration::from_secs(60)).await.unwrap();
+        orchestrator.delete_within(&volume, Duration::from_mins(1)).await.unwrap();
     });
     assert!(!device.join("loop/backing_file").exists());
     kill_nine(&containerd, "second").unwrap();
