@@ -1,0 +1,125 @@
+//! What a cycle says about nodes that are out, and the sentence a pod gets from it (kube-scheduler's `FitError`). Pure.
+
+use std::collections::BTreeMap;
+
+/// The API server cuts an event's note here.
+const NOTE_LIMIT: usize = 1024;
+
+/// Why one node is out.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub(super) struct Out {
+    /// Fixed texts; they are counted by their exact wording.
+    pub reasons: Vec<String>,
+    /// Evicting other pods might help.
+    pub evictable: bool,
+}
+
+impl Out {
+    /// For good: no eviction changes it.
+    pub fn for_good(reason: impl Into<String>) -> Self {
+        Self { reasons: vec![reason.into()], evictable: false }
+    }
+
+    /// Only while other pods are there.
+    pub fn for_now(reason: impl Into<String>) -> Self {
+        Self { reasons: vec![reason.into()], evictable: true }
+    }
+}
+
+/// Why a pod fits nowhere.
+#[derive(Debug, Default)]
+pub(super) struct Misfit {
+    /// Nodes in the cluster.
+    pub nodes: usize,
+    /// Said about the pod before any node was looked at.
+    pub pod: Option<String>,
+    /// Said about nodes.
+    pub out: BTreeMap<String, Out>,
+    /// An extender took part in it: any event may change its mind.
+    pub by_extender: bool,
+}
+
+impl std::fmt::Display for Misfit {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "0/{} nodes are available:", self.nodes)?;
+        let mut counts = BTreeMap::<&str, usize>::new();
+        if let Some(text) = &self.pod {
+            write!(f, " {text}.")?;
+        } else {
+            for reason in self.out.values().flat_map(|out| &out.reasons) {
+                *counts.entry(reason).or_default() += 1;
+            }
+            if let Some(text) = histogram(&counts) {
+                write!(f, " {text}.")?;
+            }
+        }
+        let hopeful = self.out.values().filter(|out| out.evictable).count();
+        let hopeless = self.nodes.saturating_sub(hopeful);
+        let preemption = BTreeMap::from([
+            ("No preemption victims found for incoming pod", hopeful),
+            ("Preemption is not helpful for scheduling", hopeless),
+        ]);
+        match histogram(&preemption) {
+            Some(text) => write!(f, " preemption: 0/{} nodes are available: {text}.", self.nodes),
+            None => Ok(()),
+        }
+    }
+}
+
+/// `count text` for each that occurs, sorted as texts.
+fn histogram(counts: &BTreeMap<&str, usize>) -> Option<String> {
+    let occurring = counts.iter().filter(|(_, count)| **count > 0);
+    let mut lines: Vec<String> = occurring.map(|(text, count)| format!("{count} {text}")).collect();
+    lines.sort();
+    (!lines.is_empty()).then(|| lines.join(", "))
+}
+
+/// A note as short as the API demands.
+pub(super) fn note(mut text: String) -> String {
+    if text.len() > NOTE_LIMIT {
+        let end = (0..=NOTE_LIMIT - 4).rev().find(|end| text.is_char_boundary(*end)).unwrap_or(0);
+        text.truncate(end);
+        text.push_str(" ...");
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn reasons_are_counted_by_text_and_sorted_as_text() {
+        let mut misfit = Misfit { nodes: 14, ..Misfit::default() };
+        for node in 0..12 {
+            misfit.out.insert(format!("a{node}"), Out::for_good("node(s) did not have enough free storage"));
+        }
+        misfit.out.insert("b".into(), Out::for_now("Insufficient cpu"));
+        misfit.out.insert("c".into(), Out { reasons: Vec::new(), evictable: false });
+        assert_eq!(
+            misfit.to_string(),
+            "0/14 nodes are available: 1 Insufficient cpu, 12 node(s) did not have enough free storage. preemption: \
+             0/14 nodes are available: 1 No preemption victims found for incoming pod, 13 Preemption is not helpful \
+             for scheduling."
+        );
+    }
+
+    #[test]
+    fn what_is_said_about_the_pod_stands_alone() {
+        let pod = Some("pod has unbound immediate PersistentVolumeClaims".to_owned());
+        let misfit = Misfit { nodes: 2, pod, ..Misfit::default() };
+        assert_eq!(
+            misfit.to_string(),
+            "0/2 nodes are available: pod has unbound immediate PersistentVolumeClaims. preemption: 0/2 nodes are \
+             available: 2 Preemption is not helpful for scheduling."
+        );
+        assert_eq!(Misfit::default().to_string(), "0/0 nodes are available:");
+    }
+
+    #[test]
+    fn a_long_note_is_cut_as_the_recorder_cuts_it() {
+        assert_eq!(note("x".repeat(1024)).len(), 1024);
+        let cut = note("x".repeat(1025));
+        assert_eq!((cut.len(), &cut[1019..]), (1024, "x ..."));
+    }
+}
