@@ -4,6 +4,7 @@
 //! ordinary HTTP clients and run as well against any API server by kubeconfig. Never used by a program that is shipped.
 
 pub mod apiserver;
+pub mod controllers;
 mod mirror;
 mod objects;
 pub mod scheduler;

@@ -30,13 +30,15 @@ impl Running {
         &mut self,
         api: Api<K>,
         config: Config,
+        kind: K::DynamicType,
         mut tell: impl FnMut(Option<&Event<K>>) + Send + 'static,
     ) -> Store<K>
     where
         K: Resource + Clone + DeserializeOwned + Debug + Send + Sync + 'static,
-        K::DynamicType: Default + Eq + Hash + Clone + Send + Sync,
+        K::DynamicType: Eq + Hash + Clone + Send + Sync,
     {
-        let (store, mut writer) = reflector::store();
+        let mut writer = reflector::store::Writer::new(kind);
+        let store = writer.as_reader();
         self.tasks.spawn(async move {
             let events = watch_api(api, config).default_backoff();
             futures::pin_mut!(events);
@@ -73,12 +75,12 @@ impl Changes {
     }
 
     /// Keeps a copy of what `api` lists, and bumps this at every change.
-    pub(crate) fn mirror<K>(&self, running: &mut Running, api: Api<K>) -> Store<K>
+    pub(crate) fn mirror<K>(&self, running: &mut Running, api: Api<K>, kind: K::DynamicType) -> Store<K>
     where
         K: Resource + Clone + DeserializeOwned + Debug + Send + Sync + 'static,
-        K::DynamicType: Default + Eq + Hash + Clone + Send + Sync,
+        K::DynamicType: Eq + Hash + Clone + Send + Sync,
     {
         let changes = self.clone();
-        running.mirror(api, Config::default(), move |_| changes.bump())
+        running.mirror(api, Config::default(), kind, move |_| changes.bump())
     }
 }

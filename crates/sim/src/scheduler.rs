@@ -72,7 +72,7 @@ impl Default for Options {
             percentage_of_nodes_to_score: None,
             patience: Patience::default(),
             bind_wait: BindWait::Poll(Duration::from_secs(1)),
-            bind_timeout: Duration::from_secs(600),
+            bind_timeout: Duration::from_mins(10),
             nominate: true,
         }
     }
@@ -138,7 +138,7 @@ pub fn start(client: &Client, options: Options) -> Result<Running, StartError> {
     macro_rules! mirror {
         () => {{
             let (news, changes) = (news.clone(), changes.clone());
-            running.mirror(Api::all(client.clone()), Config::default(), move |_| {
+            running.mirror(Api::all(client.clone()), Config::default(), (), move |_| {
                 changes.bump();
                 news.send(News::Moved).ok();
             })
@@ -188,7 +188,7 @@ fn watch_pods(
     changes: Changes,
 ) -> Store<Pod> {
     let name = name.to_owned();
-    running.mirror(Api::all(client.clone()), Config::default(), move |event| {
+    running.mirror(Api::all(client.clone()), Config::default(), (), move |event| {
         changes.bump();
         let what = match event {
             None => News::Relisted,
@@ -227,7 +227,7 @@ impl Scheduler {
                 }
                 continue;
             }
-            let next = self.queue.next().unwrap_or_else(|| Instant::now() + Duration::from_secs(3600));
+            let next = self.queue.next().unwrap_or_else(|| Instant::now() + Duration::from_hours(1));
             tokio::select! {
                 news = inbox.recv() => match news {
                     Some(news) => self.hear(news).await,

@@ -116,7 +116,7 @@ impl<'a> Wanted<'a> {
         let labels: &Labels = node.labels();
         let in_one = |places: &HashSet<Domain>| places.iter().any(|(key, value)| labels.get(key) == Some(value));
         let near = |(key, places): &(String, Option<HashSet<Domain>>)| {
-            labels.contains_key(key) && places.as_ref().is_none_or(|places| in_one(places))
+            labels.contains_key(key) && places.as_ref().is_none_or(in_one)
         };
         if !self.near.iter().all(near) {
             return Err(Out::for_good("node(s) didn't match pod affinity rules"));

@@ -23,7 +23,7 @@ impl Default for Patience {
         Self {
             initial_backoff: Duration::from_secs(1),
             max_backoff: Duration::from_secs(10),
-            asleep_at_most: Duration::from_secs(300),
+            asleep_at_most: Duration::from_mins(5),
         }
     }
 }

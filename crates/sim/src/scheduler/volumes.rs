@@ -118,10 +118,7 @@ impl Claims {
         if self.unbound.iter().any(|unbound| unbound.node.as_ref().is_some_and(|node| *node != name)) {
             reasons.push(NO_VOLUME.to_owned());
         } else {
-            match self.unbound.iter().find_map(|unbound| self.unfit(unbound, labels)) {
-                Some(reason) => reasons.push(reason.to_owned()),
-                None => {}
-            }
+            reasons.extend(self.unbound.iter().find_map(|unbound| self.unfit(unbound, labels)).map(str::to_owned));
         }
         if self.bound.iter().any(Option::is_none) {
             reasons.push(VOLUME_GONE.to_owned());
