@@ -100,7 +100,7 @@ pub fn start(client: &Client, options: Options) -> Running {
             .collect(),
     };
     let client = client.clone();
-    running.tasks.spawn(async move {
+    running.spawn(async move {
         let mut done = HashMap::<String, Instant>::new();
         let mut missing = HashMap::<String, Instant>::new();
         if stores.ready().await.is_err() {

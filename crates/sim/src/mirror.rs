@@ -16,10 +16,15 @@ use tokio::task::JoinSet;
 /// The tasks of a running stand-in. Dropping it ends them at once, as a crash would.
 #[derive(Debug, Default)]
 pub struct Running {
-    pub(crate) tasks: JoinSet<()>,
+    tasks: JoinSet<()>,
 }
 
 impl Running {
+    /// One more task that ends with this.
+    pub fn spawn(&mut self, work: impl Future<Output = ()> + Send + 'static) {
+        self.tasks.spawn(work);
+    }
+
     /// Ends every task and waits until all have ended.
     pub async fn stop(mut self) {
         self.tasks.shutdown().await;

@@ -25,6 +25,7 @@ use kube::runtime::events::{Event as Note, EventType, Recorder};
 use kube::runtime::reflector::{ObjectRef, Store};
 use kube::runtime::watcher::{Config, Event};
 use kube::{Api, Client, Resource, ResourceExt};
+use parking_lot::Mutex;
 use queue::Queue;
 use serde_json::json;
 use std::collections::{HashMap, HashSet};
@@ -119,7 +120,8 @@ struct Scheduler {
     assumed: HashMap<String, Binding>,
     /// Where the next search begins.
     start: usize,
-    recorder: Recorder,
+    /// By note: a pod whose reason changed gets another event, not one more of the old.
+    recorders: Mutex<HashMap<String, Recorder>>,
     news: UnboundedSender<News>,
     changed: tokio::sync::watch::Receiver<u64>,
 }
@@ -161,12 +163,12 @@ pub fn start(client: &Client, options: Options) -> Result<Running, StartError> {
         queue: Queue::new(options.patience),
         assumed: HashMap::new(),
         start: 0,
-        recorder: Recorder::new(client.clone(), options.name.as_str().into()),
+        recorders: Mutex::default(),
         news,
         changed,
         options,
     };
-    running.tasks.spawn(scheduler.run(inbox));
+    running.spawn(scheduler.run(inbox));
     Ok(running)
 }
 
@@ -311,9 +313,14 @@ impl Scheduler {
     }
 
     async fn tell(&self, pod: &Pod, type_: EventType, reason: &str, action: &str, text: String) {
-        let (reason, action) = (reason.to_owned(), action.to_owned());
-        let event = Note { type_, reason, action, note: Some(verdict::note(text)), secondary: None };
-        if let Err(error) = self.recorder.publish(&event, &pod.object_ref(&())).await {
+        let (reason, action, text) = (reason.to_owned(), action.to_owned(), verdict::note(text));
+        let new = || Recorder::new(self.client.clone(), self.options.name.as_str().into());
+        let recorder = match type_ {
+            EventType::Normal => new(),
+            EventType::Warning => self.recorders.lock().entry(text.clone()).or_insert_with(new).clone(),
+        };
+        let event = Note { type_, reason, action, note: Some(text), secondary: None };
+        if let Err(error) = recorder.publish(&event, &pod.object_ref(&())).await {
             tracing::debug!(error = %error, pod = pod.name_any(), "event not written");
         }
     }
