@@ -34,6 +34,7 @@ impl Fake {
         fake
     }
 
+    #[allow(clippy::unused_async)] // what a handler is
     async fn serve(State(fake): State<Self>, uri: Uri, headers: HeaderMap, body: Bytes) -> impl IntoResponse {
         assert_eq!(headers["content-type"], "application/json");
         let text = String::from_utf8(body.to_vec()).unwrap();
