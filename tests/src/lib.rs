@@ -3,6 +3,7 @@
 
 pub mod agent;
 pub mod container;
+pub mod control_plane;
 pub mod csi;
 pub mod engine;
 pub mod loopfs;

@@ -1,0 +1,280 @@
+//! `deploy/` as an API server takes it: the embedded one, and a real one where its programs are on this machine. What only a
+//! real one can judge (expressions, roles, admission) is tested there alone.
+#![allow(clippy::unwrap_used, clippy::panic)] // helpers of tests are not seen as tests by the lint
+
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result};
+use bedplate_api::{DiskPool, LocalVolume, LocalVolumeSpec, names};
+use bedplate_sim::apiserver::{ApiServer, Options};
+use bedplate_tests::control_plane::{ControlPlane, client, programs};
+use bedplate_tests::loopfs::real_dir;
+use bedplate_tests::manifests::{Document, files, kustomization, read};
+use k8s_openapi::api::authentication::v1::{BoundObjectReference, TokenRequest, TokenRequestSpec};
+use k8s_openapi::api::core::v1::{Node, ServiceAccount};
+use kube::api::{Api, DynamicObject, Patch, PatchParams, PostParams};
+use kube::core::GroupVersionKind;
+use kube::discovery::{Scope, pinned_kind};
+use kube::{Client, ResourceExt};
+use serde_json::{Value, json};
+
+const NAMESPACE: &str = "bedplate-system";
+
+fn base() -> Vec<Document> {
+    let mut documents = kustomization(Path::new("kustomize/base")).unwrap().0;
+    // As kustomize and kubectl order them: what others need comes first.
+    documents.sort_by_key(|d| match d.kind() {
+        "Namespace" => 0,
+        "CustomResourceDefinition" => 1,
+        "ServiceAccount" | "Role" | "ClusterRole" => 2,
+        _ => 3,
+    });
+    documents
+}
+
+/// Applies one object as its manifest says; tries again while its kind is not served yet.
+async fn apply(client: &Client, value: &Value, manager: &str) -> Result<DynamicObject, kube::Error> {
+    let group = value["apiVersion"].as_str().unwrap();
+    let (group, version) = group.split_once('/').unwrap_or(("", group));
+    let gvk = GroupVersionKind::gvk(group, version, value["kind"].as_str().unwrap());
+    let deadline = Instant::now() + Duration::from_secs(30);
+    let (resource, capabilities) = loop {
+        match pinned_kind(client, &gvk).await {
+            Ok(found) => break found,
+            Err(error) if Instant::now() > deadline => return Err(error),
+            Err(_) => tokio::time::sleep(Duration::from_millis(50)).await,
+        }
+    };
+    let api: Api<DynamicObject> = match capabilities.scope {
+        Scope::Cluster => Api::all_with(client.clone(), &resource),
+        Scope::Namespaced => {
+            let namespace = value["metadata"]["namespace"].as_str().unwrap_or("default");
+            Api::namespaced_with(client.clone(), namespace, &resource)
+        }
+    };
+    let name = value["metadata"]["name"].as_str().unwrap();
+    api.patch(name, &PatchParams::apply(manager), &Patch::Apply(value)).await
+}
+
+async fn apply_all(client: &Client, documents: &[Document]) {
+    for document in documents {
+        let applied = apply(client, &document.value, "manifests").await;
+        applied.unwrap_or_else(|e| panic!("{} {}: {e}", document.kind(), document.name()));
+    }
+}
+
+fn everything() -> Vec<Document> {
+    let mut all = base();
+    for below in ["examples", "scheduler"] {
+        for file in files(Path::new(below)).unwrap() {
+            all.extend(read(&file).unwrap().into_iter().filter(|d| d.kind() != "KubeSchedulerConfiguration"));
+        }
+    }
+    all
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn all_of_it_applies_to_the_embedded_api_server() {
+    let server = ApiServer::start(Options::default()).unwrap();
+    let client = server.client().unwrap();
+    apply_all(&client, &everything()).await;
+    // Applying again changes nothing.
+    let revision = server.revision();
+    apply_all(&client, &everything()).await;
+    assert_eq!(server.revision(), revision);
+}
+
+#[test]
+fn all_of_it_applies_to_a_real_api_server_and_keeps_agents_to_their_nodes() {
+    let Some(programs) = programs() else {
+        println!("no kube-apiserver on this machine: only the embedded one was asked");
+        return;
+    };
+    let scratch = real_dir().unwrap();
+    let plane = ControlPlane::start(&programs, scratch.path()).unwrap();
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
+    runtime.block_on(async {
+        let admin = client(&plane.admin().unwrap()).await.unwrap();
+        // The controllers would make it; a pod needs one.
+        let account = json!({ "apiVersion": "v1", "kind": "ServiceAccount", "metadata": { "name": "default" } });
+        apply(&admin, &account, "controllers").await.unwrap();
+        apply_all(&admin, &everything()).await;
+        no_policy_is_misread(&admin).await;
+        for name in ["one", "two"] {
+            let node = json!({ "apiVersion": "v1", "kind": "Node", "metadata": { "name": name, "labels": { "theirs": "1" } } });
+            apply(&admin, &node, "kubelet").await.unwrap();
+        }
+        let bound = token(&admin, "bedplate-agent", Some("one")).await.unwrap();
+        let unbound = token(&admin, "bedplate-agent", None).await.unwrap();
+        let agent = client(&plane.kubeconfig_with("agent", &bound).unwrap()).await.unwrap();
+        let nobody = client(&plane.kubeconfig_with("nobody", &unbound).unwrap()).await.unwrap();
+        the_policies_are_in_force(&nobody).await;
+        an_agent_writes_of_its_own_node(&admin, &agent, &nobody).await;
+        let token = token(&admin, "bedplate-provisioner", None).await.unwrap();
+        let provisioner = client(&plane.kubeconfig_with("provisioner", &token).unwrap()).await.unwrap();
+        a_release_is_the_provisioners(&admin, &agent, &provisioner).await;
+    });
+}
+
+async fn token(admin: &Client, account: &str, node: Option<&str>) -> Result<String> {
+    let mut bound = None;
+    if let Some(name) = node {
+        let node = Api::<Node>::all(admin.clone()).get(name).await?;
+        bound = Some(BoundObjectReference {
+            api_version: Some("v1".into()),
+            kind: Some("Node".into()),
+            name: Some(name.into()),
+            uid: node.uid(),
+        });
+    }
+    let spec = TokenRequestSpec { bound_object_ref: bound, expiration_seconds: Some(3600), ..Default::default() };
+    let request = TokenRequest { spec, ..Default::default() };
+    let accounts: Api<ServiceAccount> = Api::namespaced(admin.clone(), NAMESPACE);
+    let answer = accounts.create_token_request(account, &PostParams::default(), &request).await?;
+    Ok(answer.status.context("a token")?.token)
+}
+
+/// The API server's own type check of the expressions has nothing to say.
+async fn no_policy_is_misread(admin: &Client) {
+    use k8s_openapi::api::admissionregistration::v1::ValidatingAdmissionPolicy;
+    let policies = Api::<ValidatingAdmissionPolicy>::all(admin.clone()).list(&Default::default()).await.unwrap();
+    let ours: Vec<_> = policies.items.iter().filter(|p| p.name_any().ends_with(names::GROUP)).collect();
+    assert_eq!(ours.len(), 5);
+    for policy in ours {
+        let warnings = policy.status.as_ref().and_then(|s| s.type_checking.as_ref()?.expression_warnings.clone());
+        assert_eq!(warnings.unwrap_or_default(), [], "{}", policy.name_any());
+    }
+}
+
+fn refused<T: std::fmt::Debug>(answer: Result<T, kube::Error>, why: &str) {
+    match answer {
+        Err(kube::Error::Api(status)) => {
+            assert_eq!(status.code, 403, "{status:?}");
+            assert!(status.message.contains(why), "{why:?} expected: {}", status.message);
+        }
+        other => panic!("{why:?} expected, but {other:?}"),
+    }
+}
+
+fn storage_node(name: &str, note: &str) -> Value {
+    json!({
+        "apiVersion": "bedplate.dev/v1alpha1", "kind": "StorageNode",
+        "metadata": { "name": name, "labels": { "note": note } }, "spec": {},
+    })
+}
+
+/// A policy takes a moment to come into force.
+async fn the_policies_are_in_force(nobody: &Client) {
+    let deadline = Instant::now() + Duration::from_secs(60);
+    let mut round = 0;
+    while apply(nobody, &storage_node("one", &round.to_string()), "nobody").await.is_ok() {
+        assert!(Instant::now() < deadline, "no policy comes into force");
+        round += 1;
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
+}
+
+async fn an_agent_writes_of_its_own_node(admin: &Client, agent: &Client, nobody: &Client) {
+    refused(apply(nobody, &storage_node("one", "x"), "nobody").await, "names no node");
+    let force = |manager: &str| PatchParams::apply(manager).force();
+    apply(agent, &storage_node("one", "agent"), "nobody").await.unwrap();
+    refused(apply(agent, &storage_node("two", "agent"), "agent").await, "of its own node, one");
+
+    // Labels with our prefix come and go; nothing else of a Node moves.
+    let nodes: Api<Node> = Api::all(agent.clone());
+    let label = format!("{}ssd", names::LABEL_PREFIX);
+    let node = |name: &str, labels: Value| json!({ "apiVersion": "v1", "kind": "Node", "metadata": { "name": name, "labels": labels } });
+    nodes
+        .patch("one", &force(names::MANAGER_AGENT), &Patch::Apply(node("one", json!({ &label: "true" }))))
+        .await
+        .unwrap();
+    nodes.patch("one", &force(names::MANAGER_AGENT), &Patch::Apply(node("one", json!({})))).await.unwrap();
+    let foreign = [
+        json!({ "metadata": { "labels": { "zone": "mine" } } }),
+        json!({ "metadata": { "labels": { "theirs": "2" } } }),
+        json!({ "metadata": { "labels": { "theirs": null } } }),
+        json!({ "metadata": { "annotations": { "a": "b" } } }),
+        json!({ "metadata": { "finalizers": ["a.example/b"] } }),
+        json!({ "spec": { "unschedulable": true } }),
+        json!({ "spec": { "taints": [{ "key": "a", "effect": "NoSchedule" }] } }),
+    ];
+    for change in foreign {
+        refused(
+            nodes.patch("one", &PatchParams::default(), &Patch::Merge(&change)).await,
+            "but labels that begin with",
+        );
+    }
+    let other = node("two", json!({ &label: "true" }));
+    refused(apply(agent, &other, names::MANAGER_AGENT).await, "its own node, one");
+
+    // A DiskPool is answered for one's own node; the others' answers stay.
+    let pools: Api<DiskPool> = Api::all(admin.clone());
+    let answers = |entries: Value| {
+        json!({ "apiVersion": "bedplate.dev/v1alpha1", "kind": "DiskPool", "metadata": { "name": "local" },
+            "status": { "nodes": entries } })
+    };
+    let ready = |node: &str| json!({ "node": node, "state": "Ready", "message": "", "observedGeneration": 1 });
+    let own = answers(json!([ready("two")]));
+    pools.patch_status("local", &force("two"), &Patch::Apply(&own)).await.unwrap();
+    let pools: Api<DiskPool> = Api::all(agent.clone());
+    pools.patch_status("local", &force("one"), &Patch::Apply(&answers(json!([ready("one")])))).await.unwrap();
+    let theirs = json!([{ "node": "two", "state": "Refused", "message": "", "observedGeneration": 1 }]);
+    refused(pools.patch_status("local", &force("one"), &Patch::Apply(&answers(theirs))).await, "own node, one");
+    let more = json!([ready("one"), ready("three")]);
+    refused(pools.patch_status("local", &force("one"), &Patch::Apply(&answers(more))).await, "own node, one");
+
+    let event = |reporter: &str| {
+        json!({
+            "apiVersion": "events.k8s.io/v1", "kind": "Event", "metadata": { "name": format!("by-{reporter}"), "namespace": "default" },
+            "eventTime": "2026-01-01T00:00:00.000000Z", "action": "Wipe", "reason": "Wiped", "type": "Normal",
+            "reportingController": names::MANAGER_AGENT, "reportingInstance": reporter,
+            "regarding": { "apiVersion": "v1", "kind": "Node", "name": reporter },
+        })
+    };
+    apply(agent, &event("one"), "agent").await.unwrap();
+    refused(apply(agent, &event("two"), "agent").await, "as its own node, one");
+}
+
+async fn a_release_is_the_provisioners(admin: &Client, agent: &Client, provisioner: &Client) {
+    let volume = |node: &str| {
+        let spec = LocalVolumeSpec {
+            node_name: node.to_owned(),
+            ledger_id: uuid::Uuid::nil().to_string(),
+            pool: "local".to_owned(),
+            bytes: 1 << 30,
+            claim_uid: "u".to_owned(),
+            ..LocalVolumeSpec::default()
+        };
+        serde_json::to_value(LocalVolume::new(&format!("pvc-u-{node}"), spec)).unwrap()
+    };
+    let released = |node: &str| {
+        let mut value = volume(node);
+        value["spec"]["release"] = json!({ "claimUID": "u", "kind": "reclaimed" });
+        value
+    };
+    refused(apply(admin, &released("one"), "admin").await, "by the provisioner alone");
+    for node in ["one", "two"] {
+        apply(provisioner, &volume(node), names::MANAGER_PROVISIONER).await.unwrap();
+    }
+    // Not even an administrator, and an agent may not write a spec at all.
+    let volumes = |client: &Client| Api::<LocalVolume>::all(client.clone());
+    let release = json!({ "spec": { "release": { "claimUID": "u", "kind": "reclaimed" } } });
+    let merge = PatchParams::default();
+    refused(volumes(admin).patch("pvc-u-one", &merge, &Patch::Merge(&release)).await, "by the provisioner alone");
+    refused(volumes(agent).patch("pvc-u-one", &merge, &Patch::Merge(&release)).await, "cannot patch resource");
+
+    let phase = |name: &str| json!({ "apiVersion": "bedplate.dev/v1alpha1", "kind": "LocalVolume", "metadata": { "name": name }, "status": { "phase": "Ready" } });
+    let manager = PatchParams::apply(names::MANAGER_AGENT).force();
+    volumes(agent).patch_status("pvc-u-one", &manager, &Patch::Apply(phase("pvc-u-one"))).await.unwrap();
+    refused(
+        volumes(agent).patch_status("pvc-u-two", &manager, &Patch::Apply(phase("pvc-u-two"))).await,
+        "of its own node, one",
+    );
+    refused(volumes(agent).delete("pvc-u-one", &Default::default()).await, "cannot delete resource");
+
+    volumes(provisioner).patch("pvc-u-one", &merge, &Patch::Merge(&release)).await.unwrap();
+    // With the release in place others may still touch what is theirs.
+    let label = json!({ "metadata": { "labels": { "a": "b" } } });
+    volumes(admin).patch("pvc-u-one", &merge, &Patch::Merge(&label)).await.unwrap();
+}
