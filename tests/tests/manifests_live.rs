@@ -13,7 +13,7 @@ use bedplate_tests::loopfs::real_dir;
 use bedplate_tests::manifests::{Document, files, kustomization, read};
 use k8s_openapi::api::authentication::v1::{BoundObjectReference, TokenRequest, TokenRequestSpec};
 use k8s_openapi::api::core::v1::{Node, ServiceAccount};
-use kube::api::{Api, DynamicObject, Patch, PatchParams, PostParams};
+use kube::api::{Api, DeleteParams, DynamicObject, ListParams, Patch, PatchParams, PostParams};
 use kube::core::GroupVersionKind;
 use kube::discovery::{Scope, pinned_kind};
 use kube::{Client, ResourceExt};
@@ -138,7 +138,7 @@ async fn token(admin: &Client, account: &str, node: Option<&str>) -> Result<Stri
 /// The API server's own type check of the expressions has nothing to say.
 async fn no_policy_is_misread(admin: &Client) {
     use k8s_openapi::api::admissionregistration::v1::ValidatingAdmissionPolicy;
-    let policies = Api::<ValidatingAdmissionPolicy>::all(admin.clone()).list(&Default::default()).await.unwrap();
+    let policies = Api::<ValidatingAdmissionPolicy>::all(admin.clone()).list(&ListParams::default()).await.unwrap();
     let ours: Vec<_> = policies.items.iter().filter(|p| p.name_any().ends_with(names::GROUP)).collect();
     assert_eq!(ours.len(), 5);
     for policy in ours {
@@ -166,7 +166,7 @@ fn storage_node(name: &str, note: &str) -> Value {
 
 /// A policy takes a moment to come into force.
 async fn the_policies_are_in_force(nobody: &Client) {
-    let deadline = Instant::now() + Duration::from_secs(60);
+    let deadline = Instant::now() + Duration::from_mins(1);
     let mut round = 0;
     while apply(nobody, &storage_node("one", &round.to_string()), "nobody").await.is_ok() {
         assert!(Instant::now() < deadline, "no policy comes into force");
@@ -271,7 +271,7 @@ async fn a_release_is_the_provisioners(admin: &Client, agent: &Client, provision
         volumes(agent).patch_status("pvc-u-two", &manager, &Patch::Apply(phase("pvc-u-two"))).await,
         "of its own node, one",
     );
-    refused(volumes(agent).delete("pvc-u-one", &Default::default()).await, "cannot delete resource");
+    refused(volumes(agent).delete("pvc-u-one", &DeleteParams::default()).await, "cannot delete resource");
 
     volumes(provisioner).patch("pvc-u-one", &merge, &Patch::Merge(&release)).await.unwrap();
     // With the release in place others may still touch what is theirs.
