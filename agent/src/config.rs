@@ -32,8 +32,8 @@ pub enum ConfigError {
 #[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Config {
-    /// This node's name.
-    pub node: NodeName,
+    /// This node's name. In a cluster it may come from the command line instead.
+    pub node: Option<NodeName>,
     /// Where ledger and receipts lie. Made if missing.
     #[serde(default = "state_dir")]
     pub state_dir: PathBuf,
@@ -46,9 +46,57 @@ pub struct Config {
     /// How wipes behave.
     #[serde(default)]
     pub wipe: WipeSection,
+    /// Whether and how disks are measured.
+    #[serde(default)]
+    pub probe: ProbeSection,
+    /// How the agent behaves in a cluster.
+    #[serde(default)]
+    pub cluster: ClusterSection,
     /// The pools.
     #[serde(default, rename = "pool")]
     pub pools: Vec<PoolSection>,
+}
+
+/// Whether and how disks are measured. Only an agent in a cluster measures by itself.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ProbeSection {
+    /// Whether disks beneath pools are measured at all.
+    #[serde(default = "yes")]
+    pub enabled: bool,
+}
+
+impl Default for ProbeSection {
+    fn default() -> Self {
+        Self { enabled: yes() }
+    }
+}
+
+/// How the agent behaves in a cluster.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ClusterSection {
+    /// For how many days WipeReceipt objects are kept; the node's own log keeps every receipt.
+    #[serde(default = "receipt_days")]
+    pub receipt_days: u32,
+    /// Seconds between two looks at all disks when nothing happens.
+    #[serde(default = "rescan_seconds")]
+    pub rescan_seconds: u64,
+}
+
+impl Default for ClusterSection {
+    fn default() -> Self {
+        Self { receipt_days: receipt_days(), rescan_seconds: rescan_seconds() }
+    }
+}
+
+/// Who runs the agent: what must stand in the file depends on it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Mode {
+    /// No Kubernetes: the file names node and pools.
+    Standalone,
+    /// Kubernetes: DiskPools may stand for the file's pools.
+    Cluster,
 }
 
 /// How wipes behave.
@@ -140,6 +188,18 @@ fn admin_socket() -> PathBuf {
     PathBuf::from("/run/bedplate/admin.sock")
 }
 
+fn yes() -> bool {
+    true
+}
+
+fn receipt_days() -> u32 {
+    90
+}
+
+fn rescan_seconds() -> u64 {
+    300
+}
+
 fn chunk() -> Bytes {
     Bytes(Geometry::default().chunk)
 }
@@ -161,24 +221,42 @@ impl Config {
     ///
     /// # Errors
     /// See [`ConfigError`].
-    pub fn load(path: &Path) -> Result<Self, ConfigError> {
+    pub fn load(path: &Path, mode: Mode) -> Result<Self, ConfigError> {
         let text =
             std::fs::read_to_string(path).map_err(|source| ConfigError::Read { path: path.to_owned(), source })?;
-        Self::parse(path, &text)
+        Self::parse(path, &text, mode)
+    }
+
+    /// What holds where there is no file.
+    pub fn without_file() -> Self {
+        Self {
+            node: None,
+            state_dir: state_dir(),
+            csi_socket: csi_socket(),
+            admin_socket: admin_socket(),
+            wipe: WipeSection::default(),
+            probe: ProbeSection::default(),
+            cluster: ClusterSection::default(),
+            pools: Vec::new(),
+        }
     }
 
     /// Check a text; `path` is for messages.
     ///
     /// # Errors
     /// See [`ConfigError`].
-    pub fn parse(path: &Path, text: &str) -> Result<Self, ConfigError> {
+    pub fn parse(path: &Path, text: &str, mode: Mode) -> Result<Self, ConfigError> {
         let config: Self = toml::from_str(text)
             .map_err(|error| ConfigError::Parse { path: path.to_owned(), message: error.to_string() })?;
-        config.check().map_err(|(field, why)| ConfigError::Field { path: path.to_owned(), field, why })?;
+        config.check(mode).map_err(|(field, why)| ConfigError::Field { path: path.to_owned(), field, why })?;
         Ok(config)
     }
 
-    fn check(&self) -> Result<(), (String, String)> {
+    /// Check the whole of it.
+    ///
+    /// # Errors
+    /// The field and what is wrong with it.
+    pub fn check(&self, mode: Mode) -> Result<(), (String, String)> {
         let refuse = |field: &str, why: String| Err((field.to_owned(), why));
         for (field, path) in
             [("state_dir", &self.state_dir), ("csi_socket", &self.csi_socket), ("admin_socket", &self.admin_socket)]
@@ -197,7 +275,13 @@ impl Config {
         if self.wipe.pause_above_io_pressure_percent > 100 {
             return refuse("wipe.pause_above_io_pressure_percent", "use 0 to 100".to_owned());
         }
-        if self.pools.is_empty() {
+        if mode == Mode::Standalone && self.node.is_none() {
+            return refuse("node", "it is missing; give this node a name".to_owned());
+        }
+        if self.cluster.receipt_days == 0 || self.cluster.rescan_seconds == 0 {
+            return refuse("cluster", "receipt_days and rescan_seconds must be at least 1".to_owned());
+        }
+        if mode == Mode::Standalone && self.pools.is_empty() {
             return refuse("pool", "there is none; add a [[pool]] with name and directory".to_owned());
         }
         for (i, pool) in self.pools.iter().enumerate() {
@@ -228,9 +312,9 @@ impl Config {
     }
 
     /// What the engine needs of it.
-    pub fn engine(&self, agent_version: &str) -> EngineConfig {
+    pub fn engine(&self, node: &NodeName, agent_version: &str) -> EngineConfig {
         EngineConfig {
-            node: self.node.clone(),
+            node: node.clone(),
             state_dir: self.state_dir.clone(),
             pools: self.pools.iter().map(PoolSection::engine).collect(),
             geometry: Geometry { chunk: self.wipe.chunk.get(), ..Geometry::default() },
@@ -261,6 +345,8 @@ impl PoolSection {
             verify,
             full_verify_up_to,
             media: media.map(Into::into),
+            iops: None,
+            draining: false,
         }
     }
 }

@@ -4,10 +4,12 @@
 //! are opened by `bedplate-blockdev` only.
 
 pub mod admin;
+pub mod cluster;
 pub mod config;
 pub mod discover;
 pub mod metrics;
 pub mod probe;
+pub mod serving;
 pub mod standalone;
 pub mod surroundings;
 pub mod throttle;

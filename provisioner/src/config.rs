@@ -23,7 +23,7 @@ pub struct EngineConfig {
 }
 
 /// One `image` pool.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct PoolConfig {
     /// Its name.
     pub name: PoolName,
@@ -41,6 +41,10 @@ pub struct PoolConfig {
     pub full_verify_up_to: Bytes,
     /// The medium beneath, where the operator or a measurement says; classes that ask for one need it.
     pub media: Option<MediaDemand>,
+    /// Operations a second that may be promised in all, where they were measured on the idle disk.
+    pub iops: Option<u64>,
+    /// No new volumes: those that live here are served, and wiped when they are released.
+    pub draining: bool,
 }
 
 impl PoolConfig {
@@ -56,6 +60,8 @@ impl PoolConfig {
             verify: VerifyDemand::Auto,
             full_verify_up_to: Bytes(1024 * GIB),
             media: None,
+            iops: None,
+            draining: false,
         }
     }
 }

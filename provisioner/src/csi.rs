@@ -21,7 +21,9 @@ use view::{Phase, View};
 
 use crate::engine::{Engine, ServeError};
 use crate::mount::{Device, MountError, clear_scratch};
+use bedplate_core::filesystem::FsType;
 use bedplate_core::ids::VolumeId;
+use bedplate_core::volume::Mode;
 use bedplate_csi::v1::controller_server::ControllerServer;
 use bedplate_csi::v1::identity_server::IdentityServer;
 use bedplate_csi::v1::node_server::NodeServer;
@@ -31,9 +33,19 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use tonic::service::Routes;
 
+/// To whom the services are offered.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Offer {
+    /// To any orchestrator: Identity, Controller and Node.
+    Everything,
+    /// To a kubelet alone, volumes being asked for by API objects: Identity and Node.
+    NodeOnly,
+}
+
 /// Everything the services share.
 #[derive(Clone)]
 struct Driver {
+    offer: Offer,
     engine: Arc<Engine>,
     filesystems: Arc<Filesystems>,
     locks: Locks,
@@ -46,7 +58,7 @@ struct Driver {
 ///
 /// # Errors
 /// The scratch folder cannot be made, or what a crash left mounted there cannot be taken away.
-pub fn routes(engine: Arc<Engine>, scratch: PathBuf) -> Result<Routes, MountError> {
+pub fn routes(engine: Arc<Engine>, scratch: PathBuf, offer: Offer) -> Result<Routes, MountError> {
     std::fs::create_dir_all(&scratch).map_err(|source| MountError::Io {
         doing: "make the scratch folder",
         path: scratch.clone(),
@@ -54,15 +66,24 @@ pub fn routes(engine: Arc<Engine>, scratch: PathBuf) -> Result<Routes, MountErro
     })?;
     clear_scratch(&scratch)?;
     let driver = Driver {
+        offer,
         engine,
         filesystems: Arc::new(Filesystems::default()),
         locks: Locks::default(),
         memory: Arc::new(Memory::default()),
         scratch: Arc::new(scratch),
     };
-    Ok(Routes::new(IdentityServer::new(driver.clone()))
-        .add_service(ControllerServer::new(driver.clone()))
-        .add_service(NodeServer::new(driver)))
+    let routes = Routes::new(IdentityServer::new(driver.clone())).add_service(NodeServer::new(driver.clone()));
+    Ok(match offer {
+        Offer::Everything => routes.add_service(ControllerServer::new(driver)),
+        Offer::NodeOnly => routes,
+    })
+}
+
+/// Filesystems that this node can make and mount now.
+pub fn filesystems() -> Vec<FsType> {
+    let node = Filesystems::default();
+    FsType::ALL.into_iter().filter(|fs| node.offer(Mode::Filesystem(*fs)).is_ok()).collect()
 }
 
 /// Why a volume's device is not known.

@@ -6,13 +6,15 @@
 mod commands;
 mod create;
 mod open;
+mod pools;
+mod portrait;
 mod release;
 mod serve;
 mod view;
 mod wipe;
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError, RwLock};
 use std::time::Instant;
 
 use bedplate_blockdev::{Host, HostError, User};
@@ -22,6 +24,8 @@ use bedplate_core::volume::{AnyVolume, Change, StuckReason};
 pub use commands::CommandError;
 pub use create::{CreateError, CreateVolume, Misfit};
 pub use open::OpenError;
+pub use pools::PutPoolError;
+pub use portrait::{Known, Outline, Portrait};
 pub use release::ReleaseError;
 pub use serve::ServeError;
 pub use view::{PoolView, Progress, Ranges, Stage, VolumeView};
@@ -38,27 +42,17 @@ pub struct Engine {
     surroundings: Arc<dyn Surroundings>,
     config: EngineConfig,
     store: Store,
-    pools: BTreeMap<PoolName, PoolState>,
+    pools: RwLock<BTreeMap<PoolName, PoolState>>,
     busy: Mutex<BTreeSet<String>>,
     progress: Mutex<BTreeMap<VolumeId, Progress>>,
 }
 
-/// A pool of the configuration.
+/// A pool that the engine was told of.
+#[derive(Clone)]
 struct PoolState {
     config: PoolConfig,
-    /// Once opened it stays open for the engine's life.
-    open: OnceLock<Box<Pool>>,
-    /// Why it is not open: known to the ledger, but not there now. Its volumes are neither served nor wiped nor forgotten.
-    why: Mutex<String>,
-}
-
-impl PoolState {
-    fn get(&self) -> Result<&Pool, String> {
-        match self.open.get() {
-            Some(pool) => Ok(pool),
-            None => Err(self.why.lock().unwrap_or_else(PoisonError::into_inner).clone()),
-        }
-    }
+    /// Open; or why not: known to the ledger, but not there now. Its volumes are neither served nor wiped nor forgotten.
+    open: Result<Arc<Pool>, String>,
 }
 
 /// Another operation on the same volume is under way.
@@ -113,11 +107,21 @@ impl Engine {
     }
 
     /// An open pool, or why it is not.
-    fn pool(&self, name: &PoolName) -> Result<&Pool, String> {
-        match self.pools.get(name) {
-            Some(state) => state.get(),
+    fn pool(&self, name: &PoolName) -> Result<Arc<Pool>, String> {
+        match self.pools.read().unwrap_or_else(PoisonError::into_inner).get(name) {
+            Some(state) => state.open.clone(),
             None => Err(format!("pool {name} is not in the configuration; add it again")),
         }
+    }
+
+    /// Every pool as it is now. The list is let go of before the ledger is looked at: no lock is held across the other.
+    fn pool_states(&self) -> BTreeMap<PoolName, PoolState> {
+        self.pools.read().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    fn set_pool(&self, state: PoolState) {
+        let name = state.config.name.clone();
+        self.pools.write().unwrap_or_else(PoisonError::into_inner).insert(name, state);
     }
 
     /// Journal one change of a volume that this thread has its turn on.

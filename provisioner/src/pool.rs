@@ -113,7 +113,7 @@ pub struct Pool {
     pub found: Vec<Found>,
     /// Whether the ledger must still be told of it.
     pub is_new: bool,
-    _lock: Box<dyn Lock>,
+    lock: Arc<dyn Lock>,
 }
 
 /// What the filesystem beneath must be, whatever the pool holds.
@@ -176,9 +176,22 @@ impl Pool {
             host.sync_dir(&dir).map_err(failed)?;
         }
         let record = PoolRecord { uuid: marker.uuid, fs_uuid, directory: config.directory.display().to_string() };
-        let mut pool = Self { config, dir, record, found: Vec::new(), is_new: known.is_none(), _lock: lock };
+        let mut pool = Self { config, dir, record, found: Vec::new(), is_new: known.is_none(), lock: lock.into() };
         pool.found = pool.unknown_files(&**host, ledger).map_err(failed)?;
         Ok(pool)
+    }
+
+    /// The same open pool under other settings; the directory stays.
+    #[must_use]
+    pub fn with(&self, config: PoolConfig) -> Self {
+        Self {
+            config: PoolConfig { directory: self.config.directory.clone(), ..config },
+            dir: self.dir.clone(),
+            record: self.record.clone(),
+            found: self.found.clone(),
+            is_new: false,
+            lock: self.lock.clone(),
+        }
     }
 
     /// Files that look like volumes but that no living volume of the ledger owns.

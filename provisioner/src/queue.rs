@@ -3,7 +3,7 @@
 //! A worker sleeps on the ledger's condition and wakes when something changed or a waiting volume deserves another look.
 
 use std::collections::BTreeMap;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
@@ -29,7 +29,15 @@ pub type Throttle = Arc<dyn Fn(&Stop) + Send + Sync>;
 pub struct WipeQueue {
     engine: Arc<Engine>,
     stop: Arc<Stop>,
-    workers: Vec<JoinHandle<()>>,
+    throttle: Throttle,
+    workers: Mutex<Vec<Worker>>,
+}
+
+/// One disk's worker, and the pools it looks after.
+struct Worker {
+    device: Option<(u32, u32)>,
+    pools: Arc<Mutex<Vec<PoolName>>>,
+    thread: JoinHandle<()>,
 }
 
 impl WipeQueue {
@@ -38,19 +46,42 @@ impl WipeQueue {
     /// # Errors
     /// Where the system gives no thread.
     pub fn start(engine: &Arc<Engine>, throttle: &Throttle) -> std::io::Result<Self> {
-        let mut disks: BTreeMap<Option<(u32, u32)>, Vec<PoolName>> = BTreeMap::new();
-        for pool in engine.pools() {
-            disks.entry(pool.device).or_default().push(pool.name);
-        }
-        let mut queue = Self { engine: engine.clone(), stop: Arc::new(Stop::default()), workers: Vec::new() };
-        for (_, pools) in disks {
-            let (engine, stop, throttle) = (engine.clone(), queue.stop.clone(), throttle.clone());
-            let worker = std::thread::Builder::new()
-                .name("wipe".to_owned())
-                .spawn(move || work(&engine, &pools, &stop, &throttle))?;
-            queue.workers.push(worker);
-        }
+        let queue = Self {
+            engine: engine.clone(),
+            stop: Arc::new(Stop::default()),
+            throttle: throttle.clone(),
+            workers: Mutex::new(Vec::new()),
+        };
+        queue.follow()?;
         Ok(queue)
+    }
+
+    /// Look after pools that came since: each joins the worker of its disk, or gets one. A pool stays with its worker
+    /// for good, so that no volume is ever driven by two.
+    ///
+    /// # Errors
+    /// Where the system gives no thread.
+    pub fn follow(&self) -> std::io::Result<()> {
+        let mut workers = self.workers.lock().unwrap_or_else(PoisonError::into_inner);
+        for pool in self.engine.pools() {
+            if workers.iter().any(|worker| locked(&worker.pools).contains(&pool.name)) {
+                continue;
+            }
+            if let Some(worker) = workers.iter().find(|worker| worker.device == pool.device) {
+                locked(&worker.pools).push(pool.name);
+                continue;
+            }
+            let pools = Arc::new(Mutex::new(vec![pool.name]));
+            let (engine, stop, throttle) = (self.engine.clone(), self.stop.clone(), self.throttle.clone());
+            let theirs = pools.clone();
+            let thread = std::thread::Builder::new()
+                .name("wipe".to_owned())
+                .spawn(move || work(&engine, &theirs, &stop, &throttle))?;
+            workers.push(Worker { device: pool.device, pools, thread });
+        }
+        drop(workers);
+        self.engine.nudge();
+        Ok(())
     }
 }
 
@@ -58,15 +89,19 @@ impl Drop for WipeQueue {
     fn drop(&mut self) {
         self.stop.set();
         self.engine.nudge();
-        for worker in self.workers.drain(..) {
-            if worker.join().is_err() {
+        for worker in self.workers.get_mut().unwrap_or_else(PoisonError::into_inner).drain(..) {
+            if worker.thread.join().is_err() {
                 tracing::error!("a wipe worker panicked, its volume goes on at the next start");
             }
         }
     }
 }
 
-fn work(engine: &Engine, pools: &[PoolName], stop: &Stop, throttle: &Throttle) {
+fn locked(pools: &Mutex<Vec<PoolName>>) -> MutexGuard<'_, Vec<PoolName>> {
+    pools.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+fn work(engine: &Engine, pools: &Mutex<Vec<PoolName>>, stop: &Stop, throttle: &Throttle) {
     // When those that could not go on deserve another look.
     let mut later: BTreeMap<VolumeId, Instant> = BTreeMap::new();
     let mut retry = false;
@@ -78,7 +113,8 @@ fn work(engine: &Engine, pools: &[PoolName], stop: &Stop, throttle: &Throttle) {
             engine.look_for_absent_pools();
         }
         // What lies in an absent pool is owed, not pending.
-        let here: Vec<PoolName> = pools.iter().filter(|name| engine.is_open(name)).cloned().collect();
+        let open = || -> Vec<PoolName> { locked(pools).iter().filter(|name| engine.is_open(name)).cloned().collect() };
+        let here = open();
         let pending = engine.pending_in(&here);
         later.retain(|id, _| pending.contains(id));
         let fresh = pending.iter().find(|id| !later.contains_key(id));
@@ -87,7 +123,7 @@ fn work(engine: &Engine, pools: &[PoolName], stop: &Stop, throttle: &Throttle) {
         retry = !retry;
         let Some(id) = (if retry { due.or(fresh) } else { fresh.or(due) }).cloned() else {
             let wake = later.values().min().copied().unwrap_or(now + LOOK_FOR_POOLS);
-            engine.wait_for_work(&here, wake, &later, stop);
+            engine.wait_for_work(&here, wake, &later, || stop.is_set() || open() != here);
             continue;
         };
         match engine.drive(&id, stop, &|| throttle(stop)) {

@@ -1,5 +1,6 @@
 //! The agent's own program, as a service manager runs it: started on a configuration, killed, started again.
 
+use std::ffi::OsStr;
 use std::fs::{File, OpenOptions};
 use std::io::{Read, Write};
 use std::os::unix::net::UnixStream;
@@ -81,9 +82,14 @@ pub struct Agent {
 impl Agent {
     /// Starts one and waits until both sockets answer.
     pub fn start(place: &Place, config: &Path) -> Result<Self> {
+        Self::launch(place, &["--standalone".as_ref(), "--config".as_ref(), config.as_os_str()])
+    }
+
+    /// Starts one with these arguments and waits until it serves.
+    pub fn launch(place: &Place, arguments: &[&OsStr]) -> Result<Self> {
         let log = OpenOptions::new().create(true).append(true).open(place.log())?;
         let mut command = Command::new(program("bedplate-agent")?);
-        command.arg("--standalone").arg("--config").arg(config);
+        command.args(arguments);
         command.stdin(Stdio::null()).stdout(log.try_clone()?).stderr(log);
         let mut agent = Self { child: command.spawn().context("cannot start the agent")?, place: place.clone() };
         let mut ended = None;

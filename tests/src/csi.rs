@@ -16,7 +16,7 @@ use bedplate_csi::v1::volume_capability::access_mode::Mode;
 use bedplate_csi::v1::volume_capability::{AccessMode, AccessType, BlockVolume, MountVolume};
 use bedplate_csi::v1::{CapacityRange, CreateVolumeRequest, VolumeCapability};
 use bedplate_provisioner::config::{EngineConfig, PoolConfig};
-use bedplate_provisioner::csi::routes;
+use bedplate_provisioner::csi::{Offer, routes};
 use bedplate_provisioner::engine::Engine;
 use bedplate_provisioner::queue::{Throttle, WipeQueue};
 use bedplate_provisioner::surroundings::RealSurroundings;
@@ -67,7 +67,7 @@ impl Served {
         let queue = if wiping { Some(WipeQueue::start(&engine, &throttle)?) } else { None };
         let socket = dir.path().join("csi.sock");
         let bound = bind(&socket)?;
-        let services = routes(engine.clone(), dir.path().join("scratch"))?;
+        let services = routes(engine.clone(), dir.path().join("scratch"), Offer::Everything)?;
         let stop = Arc::new(Notify::new());
         let stopped = stop.clone();
         let drain = Duration::from_secs(20);

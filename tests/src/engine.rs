@@ -288,6 +288,7 @@ pub fn want(name: &str, mib: u64, mode: Mode) -> CreateVolume {
         mode,
         class: Class::default(),
         parameters: BTreeMap::new(),
+        origin: None,
     }
 }
 

@@ -13,13 +13,13 @@ media = "ssd"
 "#;
 
 fn refused(text: &str) -> String {
-    Config::parse(Path::new("/etc/bedplate.toml"), text).unwrap_err().to_string()
+    Config::parse(Path::new("/etc/bedplate.toml"), text, Mode::Standalone).unwrap_err().to_string()
 }
 
 #[test]
 fn a_good_file_is_understood() {
-    let config = Config::parse(Path::new("x"), GOOD).unwrap();
-    let engine = config.engine("1");
+    let config = Config::parse(Path::new("x"), GOOD, Mode::Standalone).unwrap();
+    let engine = config.engine(&"laptop".parse().unwrap(), "1");
     assert_eq!(engine.pools[0].capacity, Some(Bytes(50 * GIB)));
     assert_eq!(engine.pools[0].media, Some(MediaDemand::Ssd));
     assert_eq!(engine.pools[0].method, ZeroMethod::DirectWrites);
@@ -44,4 +44,14 @@ fn a_contradiction_names_the_field_and_the_way_out() {
     assert!(refused("node = \"a\"\n").contains("add a [[pool]]"));
     assert!(refused(&GOOD.replace("/srv/fast", "srv/fast")).contains("pool[0].directory"));
     assert!(refused(&format!("{GOOD}\n[wipe]\nchunk = 5\n")).contains("wipe.chunk"));
+}
+
+#[test]
+fn in_a_cluster_node_and_pools_may_come_from_elsewhere() {
+    let path = Path::new("x");
+    let config = Config::parse(path, "[probe]\nenabled = false\n", Mode::Cluster).unwrap();
+    assert!(config.node.is_none() && config.pools.is_empty() && !config.probe.enabled);
+    assert_eq!(config.cluster.receipt_days, 90);
+    assert!(Config::parse(path, "", Mode::Standalone).unwrap_err().to_string().contains("`node`"));
+    assert!(Config::parse(path, "[cluster]\nreceipt_days = 0\n", Mode::Cluster).is_err());
 }

@@ -191,6 +191,11 @@ impl AsyncWatch {
     pub async fn next(&mut self) -> Option<Result<Event, WatchError>> {
         self.events.recv().await
     }
+
+    /// Let go of news that are there already: whoever looks now sees what they tell of.
+    pub fn drain(&mut self) {
+        while let Ok(Ok(_)) = self.events.try_recv() {}
+    }
 }
 
 /// A kernel message: `action@path`, then `KEY=value` pairs, each closed by a zero. `None` where it is not about a block

@@ -7,6 +7,7 @@
 
 pub mod crds;
 pub mod disk_pool;
+pub mod labels;
 pub mod local_volume;
 pub mod names;
 pub mod placement;

@@ -43,6 +43,10 @@ pub const ANNOTATION_PROVISIONED_BY: &str = "pv.kubernetes.io/provisioned-by";
 
 /// Server-side apply field manager of the agent.
 pub const MANAGER_AGENT: &str = "bedplate-agent";
+/// Server-side apply field manager of the agent for node labels, and no other field of a Node.
+pub const MANAGER_AGENT_LABELS: &str = "bedplate-agent-labels";
+/// Server-side apply field manager of the agents in DiskPools, each followed by its node's name.
+pub const MANAGER_AGENT_PREFIX: &str = "bedplate-agent-";
 /// Server-side apply field manager of the provisioner.
 pub const MANAGER_PROVISIONER: &str = "bedplate-provisioner";
 /// Server-side apply field manager of the extender.
@@ -56,5 +60,7 @@ pub const CONTEXT_LOCAL_VOLUME: &str = "bedplate.dev/local-volume";
 
 /// Name of the registration socket below `<kubelet>/plugins_registry`.
 pub const REGISTRATION_SOCKET: &str = "bedplate.dev-reg.sock";
+/// Version of CSI that the kubelet is told. A kubelet refuses a driver of the same name whose version is not higher.
+pub const PLUGIN_VERSION: &str = "1.0.0";
 /// Name of the plugin's folder below `<kubelet>/plugins`.
 pub const PLUGIN_FOLDER: &str = "bedplate.dev";

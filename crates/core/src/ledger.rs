@@ -1,8 +1,9 @@
 //! The ledger: the journal's current state. It decides what exists on this node, not the API and not the disk.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use serde::{Deserialize, Serialize};
+use sha2::{Digest, Sha256};
 use uuid::Uuid;
 
 use crate::ids::{LedgerId, NodeName, PoolName, VolumeId};
@@ -87,6 +88,10 @@ pub struct Ledger {
     pub receipts: u64,
     /// Hash of the last receipt, or of the ledger's id.
     pub last_receipt: String,
+    /// Names of forgotten tombstones that an orchestrator's object may ask for again (a cluster restored from a backup
+    /// does), as the first eight bytes of their SHA-256: such a name is never used for another volume.
+    #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
+    pub used_names: BTreeSet<u64>,
 }
 
 /// Why an event does not fit the ledger.
@@ -146,7 +151,15 @@ impl Ledger {
     /// A new, empty one.
     #[must_use]
     pub fn new(id: LedgerId, node: NodeName) -> Self {
-        Self { id, node, pools: BTreeMap::new(), volumes: BTreeMap::new(), receipts: 0, last_receipt: genesis(id) }
+        Self {
+            id,
+            node,
+            pools: BTreeMap::new(),
+            volumes: BTreeMap::new(),
+            receipts: 0,
+            last_receipt: genesis(id),
+            used_names: BTreeSet::new(),
+        }
     }
 
     /// Replay a whole journal; `None` where it is empty.
@@ -222,8 +235,25 @@ impl Ledger {
         over.sort_unstable();
         let surplus = over.len().saturating_sub(TOMBSTONES);
         for (_, id) in &over[..surplus] {
-            self.volumes.remove(id);
+            if let Some(volume) = self.volumes.remove(id)
+                && volume.spec().origin.is_some()
+            {
+                self.used_names.insert(digest(&volume.spec().name));
+            }
         }
+    }
+
+    /// Whether the name belonged to a volume whose tombstone is forgotten. Collisions of 64 bits only refuse a name.
+    #[must_use]
+    pub fn is_used_up(&self, name: &str) -> bool {
+        self.used_names.contains(&digest(name))
+    }
+
+    /// The volume that has or last had this name, over or not; the living one first.
+    #[must_use]
+    pub fn named(&self, name: &str) -> Option<&AnyVolume> {
+        let of_name = || self.volumes.values().filter(|v| v.spec().name == name);
+        of_name().find(|v| !v.is_over()).or_else(|| of_name().max_by_key(|v| v.spec().created))
     }
 
     fn add(&mut self, volume: AnyVolume) -> Result<(), IllegalEvent> {
@@ -241,11 +271,26 @@ impl Ledger {
         self.volumes.values().filter(|v| &v.spec().pool == pool).fold(0, |sum, v| sum.saturating_add(v.withholds()))
     }
 
+    /// Operations a second that are promised to volumes in service in `pool`.
+    #[must_use]
+    pub fn promised_iops(&self, pool: &PoolName) -> u64 {
+        let here = self.volumes.values().filter(|v| matches!(v, AnyVolume::Reserved(_) | AnyVolume::Ready(_)));
+        here.map(AnyVolume::spec)
+            .filter(|spec| &spec.pool == pool)
+            .filter_map(|spec| spec.origin.as_ref()?.promise.as_ref()?.iops)
+            .fold(0, u64::saturating_add)
+    }
+
     /// The living volume of this name: not freed, discarded or forgotten.
     #[must_use]
     pub fn by_name(&self, name: &str) -> Option<&AnyVolume> {
         self.volumes.values().find(|v| v.spec().name == name && !v.is_over() && !matches!(v, AnyVolume::Forgotten(_)))
     }
+}
+
+/// The first eight bytes of a name's SHA-256.
+fn digest(name: &str) -> u64 {
+    Sha256::digest(name.as_bytes()).iter().take(8).fold(0, |sum, byte| sum << 8 | u64::from(*byte))
 }
 
 #[cfg(test)]

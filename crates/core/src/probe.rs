@@ -23,5 +23,5 @@ pub use figures::{
 pub use offsets::Offsets;
 pub use plan::{Budget, Next, Ramp, ReadPlan, Step, StepKind, StepOutcome, StopReason};
 pub use schedule::next_due;
-pub use settle::{Settled, agrees, settle};
+pub use settle::{Measurement, PoolWrites, Settled, agrees, settle};
 pub use stats::{Stability, WINDOWS, judge, stability, windows};

@@ -11,7 +11,7 @@ mod states;
 
 pub use replay::{AnyVolume, IllegalChange};
 pub use size::{BadSize, DEFAULT_SIZE, GRAIN};
-pub use spec::{Backing, Claim, FileIdentity, Mode, Release, ReleaseKind, Spec};
+pub use spec::{Backing, Claim, FileIdentity, Mode, Origin, Promise, Release, ReleaseKind, Spec};
 pub use states::{
     Change, Discarded, Flushed, Forgotten, Format, Freed, Quarantined, Ready, Released, Reserved, Retained, Staged,
     Stuck, StuckReason, Verified, Verifying, Volume, Wiping,

@@ -1,6 +1,6 @@
 //! The Identity service: constant answers, with no disk and no lock behind them.
 
-use super::Driver;
+use super::{Driver, Offer};
 use bedplate_core::names::DRIVER;
 use bedplate_csi::v1::identity_server::Identity;
 use bedplate_csi::v1::plugin_capability::service::Type;
@@ -29,11 +29,16 @@ impl Identity for Driver {
         &self,
         _: Request<GetPluginCapabilitiesRequest>,
     ) -> Result<Response<GetPluginCapabilitiesResponse>, Status> {
-        let capabilities = [Type::ControllerService, Type::VolumeAccessibilityConstraints]
+        let offered: &[Type] = match self.offer {
+            Offer::Everything => &[Type::ControllerService, Type::VolumeAccessibilityConstraints],
+            Offer::NodeOnly => &[Type::VolumeAccessibilityConstraints],
+        };
+        let capabilities = offered
+            .iter()
             .map(|one| PluginCapability {
-                r#type: Some(plugin_capability::Type::Service(Service { r#type: one.into() })),
+                r#type: Some(plugin_capability::Type::Service(Service { r#type: (*one).into() })),
             })
-            .to_vec();
+            .collect();
         Ok(Response::new(GetPluginCapabilitiesResponse { capabilities }))
     }
 

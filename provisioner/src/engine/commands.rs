@@ -154,6 +154,7 @@ impl Engine {
             claim: Claim::default(),
             parameters: std::collections::BTreeMap::new(),
             created: self.surroundings.now(),
+            origin: None,
         };
         let id = spec.id.clone();
         let event = Event::Adopted { spec, backing: Backing { identity: facts.identity, map } };

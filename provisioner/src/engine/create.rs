@@ -1,17 +1,19 @@
 //! Making a volume: reserve, allocate, look at the map, ready. A crash at any point leaves either a volume or nothing.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use bedplate_blockdev::HostError;
 use bedplate_core::bytes::Bytes;
 use bedplate_core::class::{Class, MediaDemand};
 use bedplate_core::ids::{PoolName, VolumeId};
 use bedplate_core::ledger::{Event, Ledger};
-use bedplate_core::volume::{AnyVolume, Backing, BadSize, Change, Mode, Spec};
+use bedplate_core::volume::{AnyVolume, Backing, BadSize, Change, Mode, Origin, Spec};
 use bedplate_core::wipe::{Level, LevelLoss, VerifyDemand, losses_in_life};
 use uuid::Uuid;
 
 use super::{Busy, Engine, VolumeView};
+use crate::config::PoolConfig;
 use crate::pool::{Pool, SUFFIX};
 use crate::store::CommitError;
 
@@ -30,6 +32,8 @@ pub struct CreateVolume {
     pub class: Class,
     /// The parameters that the class was read from.
     pub parameters: BTreeMap<String, String>,
+    /// What the orchestrator's object says besides; with it, a name that was ever used is refused.
+    pub origin: Option<Origin>,
 }
 
 /// Why one pool does not fit.
@@ -46,6 +50,10 @@ pub enum Misfit {
     Level { pool: PoolName, best: Level, wants: Level },
     #[error("pool {pool} has {free} free of the {wants} asked (its host keeps a reserve of {reserve})")]
     Full { pool: PoolName, free: Bytes, wants: Bytes, reserve: Bytes },
+    #[error("pool {pool} is draining: no new volumes are made in it")]
+    Draining { pool: PoolName },
+    #[error("pool {pool} has {left} of its {budget} operations a second left, {wants} are asked")]
+    Iops { pool: PoolName, left: u64, budget: u64, wants: u64 },
     #[error("pool {pool} gave blocks whose wipe could only state isolation, the class demands {wants}: {why}")]
     Blocks { pool: PoolName, wants: Level, why: String },
 }
@@ -60,6 +68,10 @@ pub enum CreateError {
     Taken { name: String, id: VolumeId, what: String },
     #[error("volume {id} of the name {name:?} is being deleted ({phase}); try again when its wipe is done")]
     BeingDeleted { name: String, id: VolumeId, phase: &'static str },
+    #[error(
+        "volume name {name:?} was used before on this node; what was made under it is gone and is never made again"
+    )]
+    UsedUp { name: String },
     #[error("volume {name:?}: required_bytes {required} is above limit_bytes {limit}")]
     Contradiction { name: String, required: u64, limit: u64 },
     #[error("volume {name:?}: the smallest possible here is {smallest} ({why}), above limit_bytes {limit}")]
@@ -116,6 +128,9 @@ impl Engine {
         let (id, file) = self.fresh_names();
         // Chosen and reserved under one lock: two requests cannot both take the last room.
         let reserved = self.store.commit(|ledger| {
+            if want.origin.is_some() && (ledger.named(&want.name).is_some() || ledger.is_used_up(&want.name)) {
+                return Err(CreateError::UsedUp { name: want.name.clone() });
+            }
             let pool = self.choose(ledger, want, bytes)?;
             let spec = Spec {
                 id: id.clone(),
@@ -133,13 +148,14 @@ impl Engine {
                 claim: want.class.claim.clone(),
                 parameters: want.parameters.clone(),
                 created: self.surroundings.now(),
+                origin: want.origin.clone(),
             };
             Ok::<_, CreateError>((Event::Reserved { spec: spec.clone() }, (spec, pool)))
         });
         let (spec, pool) = reserved.map_err(commit)??;
         let _volume_turn = self.turn_for(&id).map_err(CreateError::Busy)?;
-        let problem = match self.make(pool, &spec) {
-            Ok(backing) => match blocks_fit(pool, &spec, &backing) {
+        let problem = match self.make(&pool, &spec) {
+            Ok(backing) => match blocks_fit(&pool, &spec, &backing) {
                 Ok(()) => {
                     self.change(&id, Change::Ready { backing }).map_err(commit)?;
                     tracing::info!(volume = %id, name = want.name, pool = %spec.pool, bytes, "volume made");
@@ -150,13 +166,13 @@ impl Engine {
                 Err(misfit) => CreateError::Misfit { name: want.name.clone(), misfits: vec![misfit] },
             },
             Err(source) if source.is_full() => {
-                let misfit = self.full(pool, bytes);
+                let misfit = self.full(&pool, bytes);
                 CreateError::Misfit { name: want.name.clone(), misfits: vec![misfit] }
             }
             Err(source) => CreateError::Host { name: want.name.clone(), pool: spec.pool.clone(), source },
         };
         // Nobody has seen it: what was made may go without a wipe.
-        match self.remove_unseen(pool, &spec.file) {
+        match self.remove_unseen(&pool, &spec.file) {
             Ok(()) => {
                 self.change(&id, Change::Discarded).map_err(commit)?;
                 Err(problem)
@@ -203,19 +219,23 @@ impl Engine {
     }
 
     /// The pool it goes to: among those that fit, the one with the most room.
-    fn choose(&self, ledger: &Ledger, want: &CreateVolume, bytes: u64) -> Result<&Pool, CreateError> {
-        let mut best: Option<(Bytes, &Pool)> = None;
+    fn choose(&self, ledger: &Ledger, want: &CreateVolume, bytes: u64) -> Result<Arc<Pool>, CreateError> {
+        let mut best: Option<(Bytes, Arc<Pool>)> = None;
         let mut misfits = Vec::new();
-        for (name, state) in &self.pools {
-            let pool = match state.get() {
+        for (name, state) in self.pool_states() {
+            let pool = match state.open {
                 Ok(pool) => pool,
                 Err(why) => {
-                    misfits.push(Misfit::Absent { pool: name.clone(), why });
+                    misfits.push(Misfit::Absent { pool: name, why });
                     continue;
                 }
             };
-            match self.judge(ledger, pool, &want.class, bytes) {
-                Ok(free) if best.is_none_or(|(most, _)| free > most) => best = Some((free, pool)),
+            let fits = self.judge(ledger, &pool, &want.class, bytes).and_then(|free| {
+                promise_fits(ledger, &pool.config, want.origin.as_ref())?;
+                Ok(free)
+            });
+            match fits {
+                Ok(free) if best.as_ref().is_none_or(|(most, _)| free > *most) => best = Some((free, pool)),
                 Ok(_) => {}
                 Err(misfit) => misfits.push(misfit),
             }
@@ -232,6 +252,9 @@ impl Engine {
         let name = || pool.config.name.clone();
         if class.pool.as_ref().is_some_and(|wanted| wanted != &pool.config.name) {
             return Err(Misfit::NotNamed { pool: name() });
+        }
+        if pool.config.draining {
+            return Err(Misfit::Draining { pool: name() });
         }
         if let Some(wants) = class.media {
             let fits = pool.config.media == Some(wants)
@@ -262,8 +285,8 @@ impl Engine {
     pub fn room(&self, class: &Class) -> (Bytes, Bytes) {
         self.store.look(|ledger| {
             let mut rooms: BTreeMap<Uuid, Bytes> = BTreeMap::new();
-            for pool in self.pools.values().filter_map(|state| state.get().ok()) {
-                if let Ok(free) = self.judge(ledger, pool, class, 0) {
+            for pool in self.pool_states().into_values().filter_map(|state| state.open.ok()) {
+                if let Ok(free) = self.judge(ledger, &pool, class, 0) {
                     let room = rooms.entry(pool.record.fs_uuid).or_default();
                     *room = free.max(*room);
                 }
@@ -289,6 +312,14 @@ impl Engine {
         let map = host.map(dir, file, &identity)?;
         Ok(Backing { identity, map })
     }
+}
+
+/// Whether the operations a second that are promised to the volume are still to be had (G7).
+fn promise_fits(ledger: &Ledger, pool: &PoolConfig, origin: Option<&Origin>) -> Result<(), Misfit> {
+    let wants = origin.and_then(|o| o.promise.as_ref()?.iops).unwrap_or_default();
+    let Some(budget) = pool.iops.filter(|_| wants > 0) else { return Ok(()) };
+    let left = budget.saturating_sub(ledger.promised_iops(&pool.name));
+    if wants > left { Err(Misfit::Iops { pool: pool.name.clone(), left, budget, wants }) } else { Ok(()) }
 }
 
 /// The size to make.

@@ -1,7 +1,7 @@
 //! Opening the engine: ledger, pools, and what a crash left half done.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+use std::sync::{Arc, Mutex, RwLock};
 use std::time::Instant;
 
 use bedplate_blockdev::{Host, HostError};
@@ -10,8 +10,8 @@ use bedplate_core::ledger::Event;
 use bedplate_core::volume::{AnyVolume, Change};
 use uuid::Uuid;
 
-use super::{Engine, PoolState, Stop};
-use crate::config::EngineConfig;
+use super::{Engine, PoolState};
+use crate::config::{EngineConfig, PoolConfig};
 use crate::pool::{Pool, PoolProblem};
 use crate::store::{self, CommitError, OpenStoreError, chain};
 use crate::surroundings::Surroundings;
@@ -29,16 +29,16 @@ pub enum OpenError {
 }
 
 /// Open one pool, and tell the ledger of it where it is new.
-fn open_pool(
+pub(super) fn open_pool(
     host: &Arc<dyn Host>,
     surroundings: &dyn Surroundings,
     store: &store::Store,
-    state: &PoolState,
-) -> Result<(), OpenError> {
+    config: &PoolConfig,
+) -> Result<Arc<Pool>, OpenError> {
     let ledger = store.look(Clone::clone);
     let fresh = Uuid::from_u128(u128::from_le_bytes(store::half(surroundings.random())));
-    let pool = Pool::open(host, state.config.clone(), &ledger, fresh).map_err(OpenError::Pool)?;
-    let name = &state.config.name;
+    let pool = Pool::open(host, config.clone(), &ledger, fresh).map_err(OpenError::Pool)?;
+    let name = &config.name;
     if pool.is_new {
         let event = Event::PoolAdded { name: name.clone(), pool: pool.record.clone() };
         let Ok(()) = store.commit(|_| Ok::<_, std::convert::Infallible>((event, ()))).map_err(OpenError::Commit)?;
@@ -46,9 +46,7 @@ fn open_pool(
     for found in &pool.found {
         tracing::warn!(pool = %name, file = %found.file, bytes = found.bytes, "withheld a file that the ledger does not know");
     }
-    // Set once: only this call, under the engine's opening or the pool's turn, ever does.
-    let _ = state.open.set(Box::new(pool));
-    Ok(())
+    Ok(Arc::new(pool))
 }
 
 impl Engine {
@@ -67,24 +65,23 @@ impl Engine {
         let mut pools = BTreeMap::new();
         for settings in &config.pools {
             let known = store.look(|ledger| ledger.pools.contains_key(&settings.name));
-            let state = PoolState { config: settings.clone(), open: OnceLock::new(), why: Mutex::new(String::new()) };
-            match open_pool(&host, &*surroundings, &store, &state) {
-                Ok(()) => {}
+            let open = match open_pool(&host, &*surroundings, &store, settings) {
+                Ok(pool) => Ok(pool),
                 Err(OpenError::Pool(problem)) if known => {
                     let why = chain(&problem);
                     tracing::error!(pool = %settings.name, why, "pool is absent, its volumes are neither served nor wiped");
-                    *state.why.lock().unwrap_or_else(PoisonError::into_inner) = why;
+                    Err(why)
                 }
                 Err(error) => return Err(error),
-            }
-            pools.insert(settings.name.clone(), state);
+            };
+            pools.insert(settings.name.clone(), PoolState { config: settings.clone(), open });
         }
         let engine = Self {
             host,
             surroundings,
             config,
             store,
-            pools,
+            pools: RwLock::new(pools),
             busy: Mutex::new(BTreeSet::new()),
             progress: Mutex::new(BTreeMap::new()),
         };
@@ -94,22 +91,28 @@ impl Engine {
 
     /// Look again for pools that are absent: a filesystem may be mounted late, and what is owed there is then paid.
     pub fn look_for_absent_pools(&self) {
-        for (name, state) in self.pools.iter().filter(|(_, state)| state.open.get().is_none()) {
+        for (name, _) in self.pool_states().into_iter().filter(|(_, state)| state.open.is_err()) {
             let Ok(_turn) = self.turn(format!("pool {name}")) else { continue };
-            if state.open.get().is_some() {
-                continue;
-            }
+            // Looked at again under the turn: others may have opened it, or taken it away, meanwhile.
+            let Some(state) = self.pool_states().remove(&name).filter(|state| state.open.is_err()) else { continue };
             // Those of before: as soon as it is open, new ones are made in it, and are no leavings of a crash.
-            let before = self.ids_in(|pool| pool == name);
-            match open_pool(&self.host, &*self.surroundings, &self.store, state) {
-                Ok(()) => {
+            let before = self.ids_in(|pool| *pool == name);
+            match open_pool(&self.host, &*self.surroundings, &self.store, &state.config) {
+                Ok(pool) => {
+                    self.set_pool(PoolState { open: Ok(pool), ..state });
                     tracing::info!(pool = %name, "an absent pool is back");
                     if let Err(error) = self.settle(before) {
                         tracing::error!(pool = %name, error = %chain(&error), "what a crash left there could not be settled");
                     }
                     self.store.nudge();
                 }
-                Err(error) => *state.why.lock().unwrap_or_else(PoisonError::into_inner) = chain(&error),
+                Err(error) => {
+                    let why = chain(&error);
+                    if state.open.as_ref().err() != Some(&why) {
+                        self.set_pool(PoolState { open: Err(why), ..state });
+                        self.store.nudge();
+                    }
+                }
             }
         }
     }
@@ -119,7 +122,7 @@ impl Engine {
         self.pool(name).is_ok()
     }
 
-    fn ids_in(&self, of: impl Fn(&PoolName) -> bool) -> Vec<VolumeId> {
+    pub(super) fn ids_in(&self, of: impl Fn(&PoolName) -> bool) -> Vec<VolumeId> {
         self.store.look(|ledger| {
             let inside = ledger.volumes.iter().filter(|(_, v)| of(&v.spec().pool));
             inside.map(|(id, _)| id.clone()).collect()
@@ -127,7 +130,7 @@ impl Engine {
     }
 
     /// Discard what was reserved and never made, detach what was attached and never handed out.
-    fn settle(&self, volumes: Vec<VolumeId>) -> Result<(), CommitError> {
+    pub(super) fn settle(&self, volumes: Vec<VolumeId>) -> Result<(), CommitError> {
         for id in volumes {
             // Whoever works on it settles it.
             let Ok(_turn) = self.turn_for(&id) else { continue };
@@ -135,7 +138,7 @@ impl Engine {
             let spec = volume.spec().clone();
             let Ok(pool) = self.pool(&spec.pool) else { continue };
             match volume {
-                AnyVolume::Reserved(_) => match self.remove_unseen(pool, &spec.file) {
+                AnyVolume::Reserved(_) => match self.remove_unseen(&pool, &spec.file) {
                     Ok(()) => {
                         self.change(&spec.id, Change::Discarded)?;
                         tracing::info!(volume = %spec.id, "discarded a volume that a crash left half made");
@@ -146,7 +149,7 @@ impl Engine {
                 },
                 AnyVolume::Ready(ready) if ready.state.staged.is_none() => {
                     let identity = ready.state.backing.identity;
-                    if let Err(error) = self.detach_idle(pool, &spec.file, &identity) {
+                    if let Err(error) = self.detach_idle(&pool, &spec.file, &identity) {
                         tracing::warn!(volume = %spec.id, error = %chain(&error), "an idle loop device could not be detached");
                     }
                 }
@@ -201,20 +204,20 @@ impl Engine {
         list
     }
 
-    /// Wait until a volume of these pools is pending that is not to be left alone, or `wake` comes, or `stop` is set.
+    /// Wait until a volume of these pools is pending that is not to be left alone, or `wake` comes, or `other` is true.
     pub(crate) fn wait_for_work(
         &self,
         pools: &[PoolName],
         wake: Instant,
         later: &BTreeMap<VolumeId, Instant>,
-        stop: &Stop,
+        other: impl Fn() -> bool,
     ) {
         let _ = self.store.wait_until(wake, |ledger| {
             let work = ledger
                 .volumes
                 .iter()
                 .any(|(id, v)| v.is_pending() && pools.contains(&v.spec().pool) && !later.contains_key(id));
-            (work || stop.is_set()).then_some(())
+            (work || other()).then_some(())
         });
     }
 

@@ -66,7 +66,8 @@ impl Engine {
                 // A creation that failed and could not clean up, in this run: nobody ever saw it.
                 let absent = |why| ReleaseError::PoolAbsent { id: id.clone(), pool: spec.pool.to_string(), why };
                 let pool = self.pool(&spec.pool).map_err(absent)?;
-                self.remove_unseen(pool, &spec.file).map_err(|source| ReleaseError::Host { id: id.clone(), source })?;
+                self.remove_unseen(&pool, &spec.file)
+                    .map_err(|source| ReleaseError::Host { id: id.clone(), source })?;
                 return self.change(id, Change::Discarded).map_err(commit);
             }
             _ => return Ok(()),
@@ -84,7 +85,7 @@ impl Engine {
         })?;
         let failed = |source| ReleaseError::Host { id: id.clone(), source };
         // A file that is not ours any more is no obstacle to the release; the wipe will be Stuck and say so.
-        let changed = self.backing_changed(pool, &spec.file, &identity, spec.bytes).map_err(failed)?;
+        let changed = self.backing_changed(&pool, &spec.file, &identity, spec.bytes).map_err(failed)?;
         if changed.is_none() {
             let device = self
                 .host

@@ -1,6 +1,7 @@
 //! Handing a volume to a tenant: attach, make its filesystem once, record the staging; and back.
 
 use std::path::PathBuf;
+use std::sync::Arc;
 
 use bedplate_blockdev::{HostError, LoopDevice, Mkfs, User};
 use bedplate_core::ids::VolumeId;
@@ -71,7 +72,7 @@ impl Engine {
         {
             return Err(ServeError::StagedElsewhere { id: id.clone(), path: staged.path.clone() });
         }
-        let device = self.attach(pool, &volume)?;
+        let device = self.attach(&pool, &volume)?;
         if let Mode::Filesystem(fs_type) = volume.spec.mode {
             let prepared = self.prepare(&volume, &device, fs_type);
             if let Err(error) = prepared {
@@ -97,7 +98,7 @@ impl Engine {
         let Some(AnyVolume::Ready(volume)) = self.volume_now(id) else { return Ok(()) };
         let pool = self.pool_of(&volume)?;
         let failed = |source| ServeError::Host { id: id.clone(), source };
-        let users = self.detach_or_users(pool, &volume.spec.file, &volume.state.backing.identity).map_err(failed)?;
+        let users = self.detach_or_users(&pool, &volume.spec.file, &volume.state.backing.identity).map_err(failed)?;
         if !users.is_empty() {
             return Err(ServeError::InUse { id: id.clone(), users: who(&users) });
         }
@@ -136,7 +137,7 @@ impl Engine {
         Ok(())
     }
 
-    fn pool_of(&self, volume: &Volume<Ready>) -> Result<&Pool, ServeError> {
+    fn pool_of(&self, volume: &Volume<Ready>) -> Result<Arc<Pool>, ServeError> {
         let spec = &volume.spec;
         self.pool(&spec.pool).map_err(|why| ServeError::PoolAbsent {
             id: spec.id.clone(),
@@ -145,7 +146,7 @@ impl Engine {
         })
     }
 
-    fn ready(&self, id: &VolumeId) -> Result<(Volume<Ready>, &Pool), ServeError> {
+    fn ready(&self, id: &VolumeId) -> Result<(Volume<Ready>, Arc<Pool>), ServeError> {
         match self.volume_now(id) {
             None | Some(AnyVolume::Discarded(_) | AnyVolume::Freed(_)) => Err(ServeError::Unknown { id: id.clone() }),
             Some(AnyVolume::Ready(volume)) => {
@@ -310,7 +311,7 @@ impl Engine {
     pub fn level_now(&self, id: &VolumeId) -> Option<Level> {
         let AnyVolume::Ready(volume) = self.volume_now(id)? else { return None };
         let pool = self.pool(&volume.spec.pool).ok()?;
-        let clean = volume.state.losses.is_empty() && self.losses(pool, &volume).ok()?.is_empty();
+        let clean = volume.state.losses.is_empty() && self.losses(&pool, &volume).ok()?.is_empty();
         Some(if clean { pool.best_level() } else { Level::Isolation })
     }
 }

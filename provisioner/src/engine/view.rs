@@ -1,16 +1,18 @@
 //! What people and front ends see of volumes and pools.
 
+use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::PoisonError;
 
 use bedplate_core::extent::PhysicalMap;
 use bedplate_core::ids::{LedgerId, NodeName, PoolName, VolumeId};
+use bedplate_core::ledger::Ledger;
 use bedplate_core::volume::{AnyVolume, Claim, Mode};
 use bedplate_core::wipe::Level;
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
-use super::Engine;
+use super::{Engine, PoolState};
 use crate::pool::Found;
 
 /// What a wipe is doing.
@@ -112,6 +114,15 @@ pub struct PoolView {
     pub reserve: u64,
     /// Files that the ledger does not know.
     pub found: Vec<Found>,
+    /// Whether no new volumes are made in it.
+    #[serde(default)]
+    pub draining: bool,
+    /// Operations a second that may be promised in all.
+    #[serde(default)]
+    pub iops: Option<u64>,
+    /// The medium beneath: `nvme`, `ssd` or `hdd`.
+    #[serde(default)]
+    pub media: Option<String>,
 }
 
 impl Engine {
@@ -224,59 +235,72 @@ impl Engine {
         if owed { self.pool(&volume.spec().pool).err() } else { None }
     }
 
-    /// Every configured pool.
+    /// Every pool that the engine was told of.
     pub fn pools(&self) -> Vec<PoolView> {
-        let ledger = self.store.look(Clone::clone);
-        let sums = |name: &PoolName| {
-            ledger.volumes.values().filter(|v| &v.spec().pool == name).fold((0u64, 0u64), |(live, withheld), v| match v
-            {
-                AnyVolume::Ready(_) | AnyVolume::Reserved(_) => (live.saturating_add(v.withholds()), withheld),
-                _ => (live, withheld.saturating_add(v.withholds())),
-            })
-        };
-        self.pools
-            .iter()
-            .map(|(name, state)| {
-                let (allocated, withheld) = sums(name);
-                match state.get() {
-                    Ok(pool) => {
-                        let facts = self.host.pool_facts(&pool.dir);
-                        let unknown = pool.still_unknown(&ledger);
-                        let found: u64 = unknown.iter().fold(0, |sum, f| sum.saturating_add(f.bytes));
-                        PoolView {
-                            name: name.clone(),
-                            directory: pool.config.directory.display().to_string(),
-                            backend: "image".to_owned(),
-                            absent: None,
-                            free: facts.as_ref().map_or(0, |f| pool.free(&ledger, f.available).get()),
-                            fs_type: facts.as_ref().ok().map(|f| f.fs_type.clone()),
-                            fs_uuid: Some(pool.record.fs_uuid.to_string()),
-                            device: facts.ok().and_then(|f| f.device),
-                            level: Some(pool.best_level()),
-                            allocated,
-                            withheld: withheld.saturating_add(found),
-                            reserve: pool.config.reserve.get(),
-                            found: unknown,
-                        }
-                    }
-                    Err(why) => PoolView {
-                        name: name.clone(),
-                        directory: ledger.pools.get(name).map(|p| p.directory.clone()).unwrap_or_default(),
-                        backend: "image".to_owned(),
-                        absent: Some(why),
-                        fs_type: None,
-                        fs_uuid: ledger.pools.get(name).map(|p| p.fs_uuid.to_string()),
-                        device: None,
-                        level: None,
-                        allocated,
-                        withheld,
-                        free: 0,
-                        reserve: 0,
-                        found: Vec::new(),
-                    },
+        let states = self.pool_states();
+        self.store.look(|ledger| self.pool_views(&states, ledger))
+    }
+
+    /// Pools as `ledger` has them.
+    pub(super) fn pool_views(&self, states: &BTreeMap<PoolName, PoolState>, ledger: &Ledger) -> Vec<PoolView> {
+        states.iter().map(|(name, state)| self.pool_view(name, state, ledger)).collect()
+    }
+
+    fn pool_view(&self, name: &PoolName, state: &PoolState, ledger: &Ledger) -> PoolView {
+        let sums = ledger.volumes.values().filter(|v| &v.spec().pool == name);
+        let (allocated, withheld) = sums.fold((0u64, 0u64), |(live, withheld), v| match v {
+            AnyVolume::Ready(_) | AnyVolume::Reserved(_) => (live.saturating_add(v.withholds()), withheld),
+            _ => (live, withheld.saturating_add(v.withholds())),
+        });
+        let config = &state.config;
+        let known = ledger.pools.get(name);
+        match &state.open {
+            Ok(pool) => {
+                let facts = self.host.pool_facts(&pool.dir);
+                let unknown = pool.still_unknown(ledger);
+                let found: u64 = unknown.iter().fold(0, |sum, f| sum.saturating_add(f.bytes));
+                PoolView {
+                    name: name.clone(),
+                    directory: config.directory.display().to_string(),
+                    backend: "image".to_owned(),
+                    absent: None,
+                    free: facts.as_ref().map_or(0, |f| pool.free(ledger, f.available).get()),
+                    fs_type: facts.as_ref().ok().map(|f| f.fs_type.clone()),
+                    fs_uuid: Some(pool.record.fs_uuid.to_string()),
+                    device: facts.ok().and_then(|f| f.device),
+                    level: Some(pool.best_level()),
+                    allocated,
+                    withheld: withheld.saturating_add(found),
+                    reserve: config.reserve.get(),
+                    found: unknown,
+                    draining: config.draining,
+                    iops: config.iops,
+                    media: config.media.map(|media| media.name().to_owned()),
                 }
-            })
-            .collect()
+            }
+            Err(why) => PoolView {
+                name: name.clone(),
+                directory: known.map(|p| p.directory.clone()).unwrap_or_default(),
+                backend: "image".to_owned(),
+                absent: Some(why.clone()),
+                fs_type: None,
+                fs_uuid: known.map(|p| p.fs_uuid.to_string()),
+                device: None,
+                level: None,
+                allocated,
+                withheld,
+                free: 0,
+                reserve: 0,
+                found: Vec::new(),
+                draining: config.draining,
+                iops: config.iops,
+                media: config.media.map(|media| media.name().to_owned()),
+            },
+        }
+    }
+
+    pub(super) fn all_progress(&self) -> BTreeMap<VolumeId, Progress> {
+        self.progress.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
     pub(super) fn progress_at(&self, id: &VolumeId, stage: Stage, done: u64, total: u64) {

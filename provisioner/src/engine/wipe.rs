@@ -129,7 +129,7 @@ impl Engine {
                 Ok(pool) => pool,
                 Err(why) => break Driven::Debt { why },
             };
-            match self.step(pool, volume, &mut device, stop, between)? {
+            match self.step(&pool, volume, &mut device, stop, between)? {
                 Next::On => {}
                 Next::End(driven) => break driven,
                 Next::Stuck(reason) => {

@@ -123,6 +123,7 @@ impl Client {
             mode: Mode::Filesystem(FsType::Ext4),
             class: Class { wipe: Some(self.demand), verify: VerifyDemand::Full, ..Class::default() },
             parameters: BTreeMap::new(),
+            origin: None,
         }
     }
 

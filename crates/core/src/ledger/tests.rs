@@ -19,6 +19,7 @@ fn spec(i: usize) -> Spec {
         claim: Claim::default(),
         parameters: BTreeMap::new(),
         created: Timestamp::UNIX_EPOCH,
+        origin: None,
     }
 }
 

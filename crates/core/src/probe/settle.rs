@@ -4,18 +4,66 @@
 //! one is published, and after that only a measurement that another agrees with. A disturbed measurement never takes
 //! the place of an idle one: it only shows that the disk was busy.
 
-use super::figures::{Conditions, Figures};
+use serde::{Deserialize, Serialize};
+
+use super::figures::{Conditions, Figures, ScratchFigures};
 
 /// Two figures agree when the larger is at most this many times the smaller.
 const AGREE: f64 = 1.25;
 
 /// What is published and what waits for a second opinion.
-#[derive(Debug, Clone, Default, PartialEq)]
-pub struct Settled {
+#[derive(Debug, Clone, PartialEq)]
+pub struct Settled<M = Figures> {
     /// The figures in force.
-    pub published: Option<Figures>,
+    pub published: Option<M>,
     /// A measurement that disagreed with them, alone so far.
-    pub pending: Option<Figures>,
+    pub pending: Option<M>,
+}
+
+impl<M> Default for Settled<M> {
+    fn default() -> Self {
+        Self { published: None, pending: None }
+    }
+}
+
+/// What can take the place of an earlier measurement of the same thing.
+pub trait Measurement {
+    /// What else was going on.
+    fn conditions(&self) -> Conditions;
+    /// Whether both tell the same.
+    fn agrees(&self, other: &Self) -> bool;
+}
+
+impl Measurement for Figures {
+    fn conditions(&self) -> Conditions {
+        self.conditions
+    }
+
+    fn agrees(&self, other: &Self) -> bool {
+        agrees(self, other)
+    }
+}
+
+/// Writes in a pool, and what else its disk was doing.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct PoolWrites {
+    /// The figures.
+    pub figures: ScratchFigures,
+    /// What else went on.
+    pub conditions: Conditions,
+}
+
+impl Measurement for PoolWrites {
+    fn conditions(&self) -> Conditions {
+        self.conditions
+    }
+
+    /// The median of an fsync and the random writes a second within 25 %.
+    fn agrees(&self, other: &Self) -> bool {
+        let (a, b) = (self.figures.usable(), other.figures.usable());
+        near(a.fsync_p50_us, b.fsync_p50_us) && near(a.random_write_iops, b.random_write_iops)
+    }
 }
 
 /// Whether two measurements tell the same of a disk: the same block size and medium, the median latency at depth 1
@@ -34,15 +82,15 @@ pub fn agrees(a: &Figures, b: &Figures) -> bool {
 
 /// Takes a new measurement into account.
 #[must_use]
-pub fn settle(before: Settled, new: Figures) -> Settled {
+pub fn settle<M: Measurement>(before: Settled<M>, new: M) -> Settled<M> {
     let Some(published) = before.published else {
         return Settled { published: Some(new), pending: None };
     };
-    if new.conditions == Conditions::Disturbed && published.conditions == Conditions::Idle {
+    if new.conditions() == Conditions::Disturbed && published.conditions() == Conditions::Idle {
         return Settled { published: Some(published), pending: before.pending };
     }
-    let idle_at_last = new.conditions == Conditions::Idle && published.conditions == Conditions::Disturbed;
-    let seconded = agrees(&published, &new) || before.pending.as_ref().is_some_and(|p| agrees(p, &new));
+    let idle_at_last = new.conditions() == Conditions::Idle && published.conditions() == Conditions::Disturbed;
+    let seconded = published.agrees(&new) || before.pending.as_ref().is_some_and(|p| p.agrees(&new));
     if idle_at_last || seconded {
         Settled { published: Some(new), pending: None }
     } else {

@@ -48,6 +48,36 @@ pub struct Claim {
     pub labels: BTreeMap<String, String>,
 }
 
+/// What an orchestrator with objects of its own asked for besides, so that those objects can be rebuilt from the ledger.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Origin {
+    /// Name of the class, for people.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub class_name: String,
+    /// Which try at the claim it is, from 0.
+    #[serde(default)]
+    pub attempt: u32,
+    /// What of the disk's speed was promised.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub promise: Option<Promise>,
+}
+
+/// What of a disk's speed was promised to a volume.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Promise {
+    /// Operations a second.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub iops: Option<u64>,
+    /// Bytes a second.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub bytes_per_second: Option<u64>,
+    /// Hash of the policy that resolved it.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub policy_hash: String,
+}
+
 /// What a volume is.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
@@ -80,6 +110,9 @@ pub struct Spec {
     pub parameters: BTreeMap<String, String>,
     /// When it was asked for.
     pub created: Timestamp,
+    /// What its orchestrator's object said besides. Ledgers of before this field have none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub origin: Option<Origin>,
 }
 
 /// What makes a backing file *that* file, across reboots.

@@ -21,6 +21,7 @@ fn spec() -> Spec {
         claim: Claim::default(),
         parameters: std::collections::BTreeMap::new(),
         created: Timestamp::UNIX_EPOCH,
+        origin: None,
     }
 }
 

@@ -44,7 +44,7 @@ impl CreateError {
                 E::Contradiction { .. } => Code::InvalidArgument,
                 E::LimitTooSmall { .. } | E::TooLarge { .. } => Code::OutOfRange,
                 E::Misfit { .. } => Code::ResourceExhausted,
-                E::Taken { .. } => Code::AlreadyExists,
+                E::Taken { .. } | E::UsedUp { .. } => Code::AlreadyExists,
                 E::Busy(_) | E::BeingDeleted { .. } => Code::Aborted,
                 // Nothing that anybody could use is left, now or after a restart.
                 E::Host { .. } | E::HostAndCleanup { .. } => Code::Internal,
@@ -81,7 +81,7 @@ pub fn read(given: &CreateVolumeRequest, node: &NodeName) -> Result<CreateVolume
     if !topology::admits(given.accessibility_requirements.as_ref(), node).map_err(CreateError::Field)? {
         return Err(CreateError::Elsewhere { node: node.clone() });
     }
-    Ok(CreateVolume { name: name.to_owned(), required, limit, mode, class, parameters })
+    Ok(CreateVolume { name: name.to_owned(), required, limit, mode, class, parameters, origin: None })
 }
 
 /// The class that parameters describe, for a volume with these capabilities.

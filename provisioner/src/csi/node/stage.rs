@@ -5,7 +5,7 @@ use super::listed;
 use crate::csi::controller::unmet;
 use crate::csi::reply::status_about;
 use crate::csi::request::{Access, BadField, Capability, CapabilityError};
-use crate::csi::{DeviceError, Driver, Phase, View, device};
+use crate::csi::{DeviceError, Driver, Offer, Phase, View, device};
 use crate::engine::{Engine, ServeError};
 use crate::mount::{self, Device, MountError, Options};
 use bedplate_core::ids::VolumeId;
@@ -25,6 +25,11 @@ pub enum StageError {
     /// The ledger does not know it, or it is gone.
     #[error("does not exist on this node")]
     Unknown,
+    /// An API object names it, and the ledger does not know it or is done with it.
+    #[error(
+        "is lost: this node's ledger holds no such volume, and none is ever made in its place; restore the claim's data into a new one"
+    )]
+    Lost,
     /// It is not in service.
     #[error("is not in service: {0}")]
     NotReady(String),
@@ -62,7 +67,7 @@ impl StageError {
     pub fn status(&self, id: &str) -> Status {
         let code = match self {
             Self::Field(_) => Code::InvalidArgument,
-            Self::Exceeds(_) | Self::NotReady(_) | Self::Elsewhere(_) => Code::FailedPrecondition,
+            Self::Exceeds(_) | Self::Lost | Self::NotReady(_) | Self::Elsewhere(_) => Code::FailedPrecondition,
             Self::Unknown => Code::NotFound,
             Self::Otherwise => Code::AlreadyExists,
             Self::Engine(error) => engine_code(error),
@@ -125,7 +130,10 @@ pub fn in_service(engine: &Engine, id: &VolumeId) -> Result<View, StageError> {
 /// Makes the volume ready for publication.
 pub fn stage(driver: &Driver, id: &VolumeId, staging: &Path, wanted: &Capability) -> Result<(), StageError> {
     let engine = driver.engine.as_ref();
-    let view = in_service(engine, id)?;
+    let view = in_service(engine, id).map_err(|error| match (error, driver.offer) {
+        (StageError::Unknown, Offer::NodeOnly) => StageError::Lost,
+        (error, _) => error,
+    })?;
     match &view.staged {
         Some(at) if at != staging => return Err(StageError::Elsewhere(at.clone())),
         Some(_) if unmet(&view, wanted).is_some() => return Err(StageError::Otherwise),

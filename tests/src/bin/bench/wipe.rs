@@ -57,6 +57,7 @@ pub fn measure(settings: &Settings, report: &mut Report) -> anyhow::Result<()> {
             mode: Mode::Block,
             class: Class::default(),
             parameters: std::collections::BTreeMap::new(),
+            origin: None,
         };
         let volume = engine.create(&want)?;
         let device = engine.stage(&volume.id, "/bench")?.path;

@@ -1,0 +1,302 @@
+//! DiskPools become pools: those that are for this node are opened, changed, drained; each is answered in its status.
+//!
+//! Nothing here wipes or forgets: a DiskPool that is gone or meant for others leaves its pool draining, served and wiped,
+//! until its last volume is gone. Before the Node's labels are known no pool is taken from anybody.
+
+mod judge;
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use bedplate_api::disk_pool::{DiskPool, NodeAnswer, PoolState};
+use bedplate_api::names::MANAGER_AGENT_PREFIX;
+use bedplate_core::ids::PoolName;
+use bedplate_provisioner::config::PoolConfig;
+use bedplate_provisioner::engine::{Engine, PutPoolError};
+use bedplate_provisioner::store::chain;
+use futures::StreamExt;
+use kube::api::{Api, Patch, PatchParams};
+use kube::runtime::watcher::{self, Event};
+use kube::{Resource, ResourceExt};
+use serde_json::json;
+
+use super::watch::follow;
+use super::{Context, disks};
+use crate::standalone::{demanded, tidy};
+use judge::{Place, Verdict, judge};
+
+/// Changes within this time are looked at together.
+const BURST: Duration = Duration::from_millis(50);
+/// How often a pool that could not be opened is tried again.
+const AGAIN: Duration = Duration::from_secs(5);
+
+/// At the start: open again what volumes of the ledger stand on, draining until its DiskPool says more.
+pub async fn reopen(context: &Arc<Context>) {
+    let context = context.clone();
+    let opened = tokio::task::spawn_blocking(move || {
+        for (name, directory) in context.engine.inhabited() {
+            if context.own_pools.iter().any(|pool| pool.name == name) {
+                continue;
+            }
+            let pool = PoolConfig { draining: true, ..PoolConfig::new(name, directory) };
+            tidy(&pool);
+            let name = pool.name.clone();
+            if let Err(error) = context.engine.put_pool(pool) {
+                tracing::error!(pool = %name, error = %chain(&error), "a pool with volumes is not there, they wait for it");
+            }
+        }
+        if let Err(error) = context.queue.follow() {
+            tracing::error!(error = %error, "no thread for the wipes of a pool");
+        }
+    });
+    if let Err(error) = opened.await {
+        tracing::error!(error = %error, "pools with volumes could not be opened");
+    }
+}
+
+/// Run for ever.
+pub async fn run(context: Arc<Context>) -> std::convert::Infallible {
+    let api: Api<DiskPool> = Api::all(context.client.clone());
+    let mut objects = follow("DiskPools", api.clone(), watcher::Config::default());
+    let board = &context.board;
+    let (mut node, mut seen, mut looked) =
+        (board.node.subscribe(), board.disks.subscribe(), board.node_looked.subscribe());
+    let (mut figures, mut changes) = (board.figures.subscribe(), context.engine.changes());
+    let mut wishes: BTreeMap<String, DiskPool> = BTreeMap::new();
+    let mut listing: Option<BTreeMap<String, DiskPool>> = None;
+    let mut listed = false;
+    // What was answered last, so that a change by others of other nodes' answers costs nothing here.
+    let mut answered: BTreeMap<String, NodeAnswer> = BTreeMap::new();
+    let mut trouble = false;
+    loop {
+        tokio::select! {
+            Some(event) = objects.next() => match event {
+                Event::Init => { listing = Some(BTreeMap::new()); continue }
+                Event::InitApply(object) => {
+                    if let Some(listing) = &mut listing {
+                        listing.insert(object.name_any(), object);
+                    }
+                    continue
+                }
+                Event::InitDone => {
+                    wishes = listing.take().unwrap_or_default();
+                    listed = true;
+                }
+                Event::Apply(object) => { wishes.insert(object.name_any(), object); }
+                Event::Delete(object) => { wishes.remove(&object.name_any()); }
+            },
+            _ = node.changed() => {}
+            _ = looked.changed() => {}
+            _ = seen.changed() => {}
+            _ = figures.changed() => {}
+            _ = changes.changed(), if drains(&context) => {}
+            () = tokio::time::sleep(AGAIN), if trouble => {}
+        }
+        tokio::time::sleep(BURST).await;
+        // Nothing is decided before the API server, discovery and the Node were heard once.
+        let labels = context.board.node.borrow().as_ref().map(|node| node.labels.clone());
+        let ready = listed && *context.board.node_looked.borrow() && context.board.disks.borrow().is_some();
+        if !ready {
+            continue;
+        }
+        let (now, list) = (context.clone(), wishes.values().cloned().collect::<Vec<_>>());
+        let settled = tokio::task::spawn_blocking(move || settle(&now, &list, labels.as_ref())).await;
+        let answers = match settled {
+            Ok(answers) => answers,
+            Err(error) => {
+                tracing::error!(error = %error, "pools could not be looked at");
+                continue;
+            }
+        };
+        trouble = answers.values().flatten().any(|answer| answer.state == PoolState::Absent);
+        context.board.pools_known.send_if_modified(|known| !std::mem::replace(known, true));
+        for (name, answer) in answers {
+            let Some(object) = wishes.get(&name) else { continue };
+            if let Err(error) = answer_if_new(&api, &context, object, answer, &mut answered).await {
+                tracing::warn!(pool = name, error = %chain(&error), "a DiskPool could not be answered");
+                trouble = true;
+            }
+        }
+    }
+}
+
+fn drains(context: &Context) -> bool {
+    context.engine.pools().iter().any(|pool| pool.draining)
+}
+
+/// Bring the engine's pools to what is wanted. The answer for each DiskPool; `None` where it is not for this node.
+fn settle(
+    context: &Context,
+    wishes: &[DiskPool],
+    labels: Option<&BTreeMap<String, String>>,
+) -> BTreeMap<String, Option<NodeAnswer>> {
+    let engine = &context.engine;
+    let before: Vec<PoolConfig> = engine.pools().iter().filter_map(|pool| engine.pool_config(&pool.name)).collect();
+    let own: BTreeSet<&PoolName> = context.own_pools.iter().map(|pool| &pool.name).collect();
+    let taken: Vec<(PoolName, PathBuf)> =
+        context.own_pools.iter().map(|pool| (pool.name.clone(), pool.directory.clone())).collect();
+    let places = places(context, wishes, &taken);
+    // Without a Node nobody knows what its labels are: those that ask for some are left as they are.
+    let known: Vec<DiskPool> =
+        wishes.iter().filter(|wish| labels.is_some() || wish.spec.node_selector.is_none()).cloned().collect();
+    let verdicts = judge(&known, labels.unwrap_or(&BTreeMap::new()), &taken, &places);
+    let mut answers = BTreeMap::new();
+    let mut wanted: BTreeSet<PoolName> = own.iter().map(|name| (*name).clone()).collect();
+    for wish in wishes.iter().filter(|wish| !known.iter().any(|k| k.name_any() == wish.name_any())) {
+        wanted.extend(wish.name_any().parse());
+    }
+    for pool in &context.own_pools {
+        let config = with_findings(context, pool.clone());
+        if let Err(error) = engine.put_pool(config) {
+            tracing::warn!(pool = %pool.name, error = %chain(&error), "a pool of the configuration file is not there");
+        }
+    }
+    for wish in &known {
+        let name = wish.name_any();
+        let answer = match verdicts.get(&name) {
+            None | Some(Verdict::Elsewhere) => leftover(engine, &name).map(|message| (PoolState::Draining, message)),
+            Some(Verdict::Refused(why)) => match leftover(engine, &name) {
+                Some(message) => Some((PoolState::Draining, format!("{why}; {message}"))),
+                None => Some((PoolState::Refused, why.clone())),
+            },
+            Some(Verdict::Wanted(config)) => {
+                wanted.insert(config.name.clone());
+                Some(open(context, (**config).clone(), &before))
+            }
+        };
+        answers.insert(
+            name,
+            answer.map(|(state, message)| NodeAnswer {
+                node: context.node.to_string(),
+                state,
+                message,
+                observed_generation: wish.metadata.generation.unwrap_or_default(),
+            }),
+        );
+    }
+    for config in before.iter().filter(|config| !wanted.contains(&config.name)) {
+        drain(engine, config);
+    }
+    let after: Vec<PoolConfig> = engine.pools().iter().filter_map(|pool| engine.pool_config(&pool.name)).collect();
+    if after != before {
+        if let Err(error) = context.queue.follow() {
+            tracing::error!(error = %error, "no thread for the wipes of a pool");
+        }
+        context.board.pools_changed.send_replace(());
+    }
+    answers
+}
+
+/// Why a pool that is not wanted here is still here.
+fn leftover(engine: &Engine, name: &str) -> Option<String> {
+    let name: PoolName = name.parse().ok()?;
+    engine.pool_config(&name)?;
+    let why = "volumes still live in it on this node: they are served and wiped, none is made";
+    (!engine.is_empty(&name)).then(|| why.to_owned())
+}
+
+fn drain(engine: &Engine, config: &PoolConfig) {
+    if !config.draining {
+        tracing::info!(pool = %config.name, "pool is not wanted any more, it drains");
+        if let Err(error) = engine.put_pool(PoolConfig { draining: true, ..config.clone() }) {
+            tracing::warn!(pool = %config.name, error = %chain(&error), "a pool could not be set draining");
+            return;
+        }
+    }
+    match engine.close_pool(&config.name) {
+        Ok(true) => tracing::info!(pool = %config.name, "pool let go of, nothing lives in it"),
+        Ok(false) => {}
+        Err(error) => tracing::debug!(pool = %config.name, error = %error, "a pool cannot be let go of now"),
+    }
+}
+
+/// What discovery and measurements add to a wish.
+fn with_findings(context: &Context, config: PoolConfig) -> PoolConfig {
+    let seen = context.board.disks.borrow().clone().unwrap_or_default();
+    let media = config.media.or_else(|| demanded(disks::medium(&seen.disks, &config.directory)));
+    let iops = context.board.figures.borrow().budget(config.name.as_str());
+    PoolConfig { media, iops, ..config }
+}
+
+fn open(context: &Context, config: PoolConfig, before: &[PoolConfig]) -> (PoolState, String) {
+    let name = config.name.clone();
+    let config = with_findings(context, config);
+    if !before.iter().any(|known| known.name == name) {
+        tidy(&config);
+    }
+    let capacity = config.capacity;
+    match context.engine.put_pool(config) {
+        Ok(()) => {
+            let view = context.engine.pools().into_iter().find(|pool| pool.name == name);
+            let used = view.map_or(0, |pool| pool.allocated.saturating_add(pool.withheld));
+            let message = match capacity {
+                Some(capacity) if capacity.get() < used => format!(
+                    "spec.capacity {capacity} is below the {} in use: no volume is made until that is less",
+                    bedplate_core::bytes::Bytes(used)
+                ),
+                _ => String::new(),
+            };
+            (PoolState::Ready, message)
+        }
+        Err(error) => {
+            let why = chain(&error);
+            match error {
+                PutPoolError::Absent { .. } | PutPoolError::Busy(_) => (PoolState::Absent, why),
+                PutPoolError::Moved { .. } | PutPoolError::Refused(_) | PutPoolError::Open(_) => {
+                    (PoolState::Refused, why)
+                }
+            }
+        }
+    }
+}
+
+/// What every directory in question is on this node.
+fn places(context: &Context, wishes: &[DiskPool], taken: &[(PoolName, PathBuf)]) -> BTreeMap<PathBuf, Place> {
+    // The first process's root is the machine's, also where this one has another.
+    let system =
+        std::fs::metadata(context.settings.discover.roots.proc.join("1/root/.")).or_else(|_| std::fs::metadata("/"));
+    let system = system.ok().map(|metadata| metadata.dev());
+    let asked = wishes.iter().filter_map(|wish| judge::lexical(Path::new(wish.spec.directory.as_deref()?)));
+    let all = asked.chain(taken.iter().map(|(_, directory)| directory.clone()));
+    all.map(|directory| {
+        let device = std::fs::metadata(&directory).ok().map(|metadata| metadata.dev());
+        let place =
+            Place { real: std::fs::canonicalize(&directory).ok(), on_system: device.is_some() && device == system };
+        (directory, place)
+    })
+    .collect()
+}
+
+async fn answer_if_new(
+    api: &Api<DiskPool>,
+    context: &Context,
+    object: &DiskPool,
+    answer: Option<NodeAnswer>,
+    answered: &mut BTreeMap<String, NodeAnswer>,
+) -> Result<(), kube::Error> {
+    let name = object.name_any();
+    let own = |answer: &&NodeAnswer| answer.node == context.node.as_str();
+    let there = object.status.as_ref().and_then(|status| status.nodes.iter().find(own));
+    // An older event may still be under way: what was answered last counts as there.
+    if there == answer.as_ref() || (answer.is_some() && answered.get(&name) == answer.as_ref() && there.is_some()) {
+        return Ok(());
+    }
+    let manager = format!("{MANAGER_AGENT_PREFIX}{}", context.node);
+    let how = PatchParams::apply(&manager).force();
+    let nodes: Vec<&NodeAnswer> = answer.iter().collect();
+    let body = json!({
+        "apiVersion": DiskPool::api_version(&()),
+        "kind": DiskPool::kind(&()),
+        "metadata": { "name": name },
+        "status": { "nodes": nodes },
+    });
+    api.patch_status(&name, &how, &Patch::Apply(&body)).await?;
+    match answer {
+        Some(answer) => answered.insert(name, answer),
+        None => answered.remove(&name),
+    };
+    Ok(())
+}
