@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 
 use super::apply::Writer;
 use super::refusal::Refusal;
-use super::resources::Resource;
+use super::resources::{Resource, subresources};
 use super::selector::Selector;
 use super::store::{Key, Object, Store};
 use super::values::{object, text};
@@ -45,7 +45,7 @@ impl Call {
             [name, sub] => (Some((*name).to_owned()), *sub),
             _ => return Err(Refusal::no_path()),
         };
-        let served = super::resources::SUBRESOURCES.iter().any(|row| row.0 == *plural && row.1 == sub);
+        let served = subresources(plural).any(|row| row.1 == sub);
         let fits = res.namespaced == namespace.is_some() || res.namespaced && name.is_none();
         if !fits || !(sub.is_empty() || sub == "status" && res.status || served) {
             return Err(Refusal::no_resource());
@@ -139,7 +139,7 @@ pub(super) fn parse_body(body: &Bytes) -> Result<Value, Refusal> {
 /// Appends an object as it goes over the wire; `typed` with kind and apiVersion.
 pub(super) fn encode(res: &Resource, object: &Object, typed: bool, into: &mut Vec<u8>) {
     let mut rest = object.json();
-    if !res.renames.is_empty() {
+    if !res.rules.renames.is_empty() {
         let mut value = object.value.clone();
         res.rename(&mut value, true);
         rest = serde_json::to_vec(&value).unwrap_or_default().into();

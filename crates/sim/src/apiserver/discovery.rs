@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use serde_json::{Value, json};
 
 use super::refusal::Refusal;
-use super::resources::{Resource, SUBRESOURCES};
+use super::resources::{Resource, subresources};
 use super::store::Store;
 
 const VERBS: &[&str] = &["create", "delete", "deletecollection", "get", "list", "patch", "update", "watch"];
@@ -86,8 +86,8 @@ fn entries(res: &Resource) -> Vec<Value> {
         json!({"name": format!("{}/{name}", res.plural), "singularName": "", "namespaced": res.namespaced,
             "kind": kind, "verbs": verbs})
     };
-    for (_, name, kind, group, version, verb) in SUBRESOURCES.iter().filter(|row| row.0 == res.plural) {
-        let mut entry = sub(name, kind, &[*verb]);
+    for (_, name, kind, group, version, verb) in subresources(&res.plural) {
+        let mut entry = sub(name, kind, &[verb.as_str()]);
         if !group.is_empty() {
             entry["group"] = json!(group);
             entry["version"] = json!(version);

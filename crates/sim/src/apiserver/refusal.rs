@@ -16,7 +16,7 @@ pub(super) struct Refusal {
 }
 
 /// A field that is wrong: reason, path, message.
-pub(super) type Cause = (&'static str, String, String);
+pub(super) type Cause<'a> = (&'a str, String, String);
 
 impl Refusal {
     fn new(code: u16, reason: &'static str, message: impl Into<String>, details: Option<Value>) -> Self {
@@ -77,7 +77,9 @@ impl Refusal {
     }
 
     pub fn invalid(res: &Resource, name: &str, causes: &[Cause]) -> Self {
-        Self::invalid_as(&res.group, &res.kind, name, causes)
+        // The kind is that of the storage, whose group an alias does not share.
+        let group = res.storage.split_once('/').map_or("", |(group, _)| group);
+        Self::invalid_as(group, &res.kind, name, causes)
     }
 
     pub fn invalid_as(group: &str, kind: &str, name: &str, causes: &[Cause]) -> Self {

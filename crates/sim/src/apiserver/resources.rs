@@ -1,169 +1,59 @@
 //! The table of what is served: one row for each built-in resource, one more for each version of a custom resource.
 //!
-//! What differs between kinds is data here (subresources, generation, defaults, immutable fields), never code elsewhere.
-//! Two views of one store (core events and events.k8s.io) are rows that share `storage` and rename top-level fields.
+//! What differs between kinds is data (`resources.json`: subresources, generation, defaults, immutable fields), never
+//! code elsewhere. Two views of one store (core events and events.k8s.io) share `storage` and rename top-level fields.
+//!
+//! A row of the file: `group/version plural Kind scope flags short-names`. Flags: `s` has a status, `k` keeps it at
+//! create, `g` counts generations, `v` a replace needs a resourceVersion, `d` a delete answers with the object, `b` no
+//! deletecollection, `a` belongs to the category `all`.
 
-use std::collections::BTreeMap;
-use std::sync::Arc;
+use std::collections::{BTreeMap, HashMap};
+use std::sync::{Arc, LazyLock};
 
+use serde::Deserialize;
 use serde_json::{Value, json};
 
 use super::values::{list, text};
 
-/// `group/version plural Kind scope flags short-names`. Flags: `s` has a status, `k` keeps it at create, `g` counts
-/// generations, `v` a replace needs a resourceVersion, `d` a delete answers with the object, `b` no deletecollection.
-const BUILT_IN: &str = "
-v1 configmaps ConfigMap ns - cm
-v1 endpoints Endpoints ns - ep
-v1 events Event ns - ev
-v1 limitranges LimitRange ns - limits
-v1 namespaces Namespace - sb ns
-v1 nodes Node - sk no
-v1 persistentvolumeclaims PersistentVolumeClaim ns sd pvc
-v1 persistentvolumes PersistentVolume - sd pv
-v1 pods Pod ns sd po
-v1 podtemplates PodTemplate ns gd -
-v1 replicationcontrollers ReplicationController ns sg rc
-v1 resourcequotas ResourceQuota ns sd quota
-v1 secrets Secret ns - -
-v1 serviceaccounts ServiceAccount ns d sa
-v1 services Service ns sd svc
-admissionregistration.k8s.io/v1 validatingadmissionpolicies ValidatingAdmissionPolicy - sgv -
-admissionregistration.k8s.io/v1 validatingadmissionpolicybindings ValidatingAdmissionPolicyBinding - gv -
-apiextensions.k8s.io/v1 customresourcedefinitions CustomResourceDefinition - sgv crd,crds
-apps/v1 controllerrevisions ControllerRevision ns v -
-apps/v1 daemonsets DaemonSet ns sg ds
-apps/v1 deployments Deployment ns sg deploy
-apps/v1 replicasets ReplicaSet ns sg rs
-apps/v1 statefulsets StatefulSet ns sg sts
-batch/v1 cronjobs CronJob ns sg cj
-batch/v1 jobs Job ns sg -
-coordination.k8s.io/v1 leases Lease ns v -
-discovery.k8s.io/v1 endpointslices EndpointSlice ns g -
-events.k8s.io/v1 events Event ns - ev
-networking.k8s.io/v1 networkpolicies NetworkPolicy ns g netpol
-policy/v1 poddisruptionbudgets PodDisruptionBudget ns sgv pdb
-rbac.authorization.k8s.io/v1 clusterrolebindings ClusterRoleBinding - - -
-rbac.authorization.k8s.io/v1 clusterroles ClusterRole - - -
-rbac.authorization.k8s.io/v1 rolebindings RoleBinding ns - -
-rbac.authorization.k8s.io/v1 roles Role ns - -
-scheduling.k8s.io/v1 priorityclasses PriorityClass - g pc
-storage.k8s.io/v1 csidrivers CSIDriver - gdv -
-storage.k8s.io/v1 csinodes CSINode - dv -
-storage.k8s.io/v1 csistoragecapacities CSIStorageCapacity ns v -
-storage.k8s.io/v1 storageclasses StorageClass - d sc
-storage.k8s.io/v1 volumeattachments VolumeAttachment - sgdv -
-storage.k8s.io/v1 volumeattributesclasses VolumeAttributesClass - d vac
-";
+/// The file.
+#[derive(Debug, Default, Deserialize)]
+struct Tables {
+    rows: Vec<String>,
+    /// By `group/plural`.
+    rules: HashMap<String, Rules>,
+    subresources: Vec<Subresource>,
+}
 
-/// What a real server fills in where a client left it out, as far as our programs look at it.
-const DEFAULTS: &[(&str, &str)] = &[
-    ("/events", r#"{"source":{},"firstTimestamp":null,"lastTimestamp":null}"#),
-    ("/namespaces", r#"{"spec":{"finalizers":["kubernetes"]},"status":{"phase":"Active"}}"#),
-    (
-        "/nodes",
-        r#"{"spec":{},"status":{"daemonEndpoints":{"kubeletEndpoint":{"Port":0}},"nodeInfo":{"machineID":"",
-        "systemUUID":"","bootID":"","kernelVersion":"","osImage":"","containerRuntimeVersion":"","kubeletVersion":"",
-        "kubeProxyVersion":"","operatingSystem":"","architecture":""}}}"#,
-    ),
-    ("/persistentvolumeclaims", r#"{"spec":{"volumeMode":"Filesystem"},"status":{"phase":"Pending"}}"#),
-    (
-        "/persistentvolumes",
-        r#"{"spec":{"volumeMode":"Filesystem","persistentVolumeReclaimPolicy":"Retain"},"status":{"phase":"Pending"}}"#,
-    ),
-    (
-        "/pods",
-        r#"{"spec":{"restartPolicy":"Always","schedulerName":"default-scheduler","terminationGracePeriodSeconds":30,
-        "dnsPolicy":"ClusterFirst","serviceAccountName":"default","securityContext":{},"enableServiceLinks":true},
-        "status":{"phase":"Pending"}}"#,
-    ),
-    ("apps/deployments", r#"{"spec":{"replicas":1},"status":{}}"#),
-    (
-        "apps/statefulsets",
-        r#"{"spec":{"replicas":1,"podManagementPolicy":"OrderedReady","revisionHistoryLimit":10,"updateStrategy":
-        {"type":"RollingUpdate"},"persistentVolumeClaimRetentionPolicy":{"whenDeleted":"Retain","whenScaled":"Retain"}},
-        "status":{"replicas":0}}"#,
-    ),
-    (
-        "storage.k8s.io/csidrivers",
-        r#"{"spec":{"attachRequired":true,"podInfoOnMount":false,"storageCapacity":false,"requiresRepublish":false,
-        "fsGroupPolicy":"ReadWriteOnceWithFSType","seLinuxMount":false,"volumeLifecycleModes":["Persistent"]}}"#,
-    ),
-    ("storage.k8s.io/storageclasses", r#"{"reclaimPolicy":"Delete","volumeBindingMode":"Immediate"}"#),
-];
+static TABLES: LazyLock<Tables> =
+    LazyLock::new(|| serde_json::from_str(include_str!("resources.json")).unwrap_or_default());
 
-/// Finalizers that admission adds at create.
-const PROTECTION: &[(&str, &str)] = &[
-    ("/persistentvolumeclaims", "kubernetes.io/pvc-protection"),
-    ("/persistentvolumes", "kubernetes.io/pv-protection"),
-    ("apiextensions.k8s.io/customresourcedefinitions", "customresourcecleanup.apiextensions.k8s.io"),
-];
+/// A subresource beside status: plural, name, kind, its group and version if another, verb.
+pub(super) type Subresource = (String, String, String, String, String, String);
 
-/// Fields that may not change once they are set.
-const IMMUTABLE: &[(&str, &[&str])] = &[
-    (
-        "/persistentvolumeclaims",
-        &["/spec/volumeName", "/spec/storageClassName", "/spec/accessModes", "/spec/volumeMode"],
-    ),
-    ("/persistentvolumes", &["/spec/csi", "/spec/volumeMode", "/spec/nodeAffinity"]),
-    ("/pods", &["/spec/nodeName", "/spec/volumes", "/spec/schedulerName"]),
-    ("apps/statefulsets", &["/spec/volumeClaimTemplates", "/spec/serviceName", "/spec/selector"]),
-    ("storage.k8s.io/csistoragecapacities", &["/nodeTopology", "/storageClassName"]),
-    ("storage.k8s.io/storageclasses", &["/provisioner", "/parameters", "/reclaimPolicy", "/volumeBindingMode"]),
-];
+/// The subresources beside status of a resource.
+pub(super) fn subresources(plural: &str) -> impl Iterator<Item = &'static Subresource> {
+    TABLES.subresources.iter().filter(move |row| row.0 == plural)
+}
 
-/// Fields beside name and namespace by which a built-in resource can be selected.
-const SELECTABLE: &[(&str, &[&str])] = &[
-    (
-        "/pods",
-        &[
-            "spec.nodeName",
-            "spec.restartPolicy",
-            "spec.schedulerName",
-            "spec.serviceAccountName",
-            "status.phase",
-            "status.podIP",
-            "status.nominatedNodeName",
-        ],
-    ),
-    ("/nodes", &["spec.unschedulable"]),
-    ("/namespaces", &["status.phase"]),
-    ("/secrets", &["type"]),
-    (
-        "/events",
-        &[
-            "involvedObject.kind",
-            "involvedObject.namespace",
-            "involvedObject.name",
-            "involvedObject.uid",
-            "involvedObject.apiVersion",
-            "involvedObject.resourceVersion",
-            "involvedObject.fieldPath",
-            "reason",
-            "reportingComponent",
-            "source",
-            "type",
-        ],
-    ),
-];
-
-/// Core field name → name in events.k8s.io.
-const EVENT_NAMES: &[(&str, &str)] = &[
-    ("message", "note"),
-    ("involvedObject", "regarding"),
-    ("reportingComponent", "reportingController"),
-    ("source", "deprecatedSource"),
-    ("firstTimestamp", "deprecatedFirstTimestamp"),
-    ("lastTimestamp", "deprecatedLastTimestamp"),
-    ("count", "deprecatedCount"),
-];
-
-/// Subresources beside status: plural, name, kind, its group and version if another, verb.
-pub(super) const SUBRESOURCES: &[(&str, &str, &str, &str, &str, &str)] = &[
-    ("namespaces", "finalize", "Namespace", "", "", "update"),
-    ("pods", "binding", "Binding", "", "", "create"),
-    ("pods", "eviction", "Eviction", "policy", "v1", "create"),
-];
+/// What the server does with some built-in resources.
+#[derive(Debug, Clone, Default, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub(super) struct Rules {
+    /// What a real server fills in where a client left it out, as far as our programs look at it.
+    pub defaults: Value,
+    /// A finalizer that admission adds at create.
+    pub protection: Option<String>,
+    /// Pointers to what may not change once it is set.
+    pub immutable: Vec<String>,
+    /// Pointers to what a new object must have, and the reason if it has not.
+    pub required: Vec<(String, String)>,
+    /// Dotted paths beside name and namespace by which objects can be selected.
+    pub selectable: Vec<String>,
+    /// (stored, served) names of top-level fields.
+    pub renames: Vec<(String, String)>,
+    /// The table that holds the objects, if it is another's.
+    storage: Option<String>,
+}
 
 /// One resource in one version: its names and how the server treats it.
 #[derive(Debug, Default)]
@@ -183,17 +73,11 @@ pub(super) struct Resource {
     pub needs_version: bool,
     pub returns_deleted: bool,
     pub no_collection: bool,
-    /// Dotted paths.
-    pub selectable: Vec<String>,
     /// The structural schema; custom resources only.
     pub schema: Option<Value>,
     /// Key of the table that holds the objects: `group/plural`.
     pub storage: String,
-    /// (stored, served) names of top-level fields.
-    pub renames: &'static [(&'static str, &'static str)],
-    pub defaults: Option<Value>,
-    pub protection: Option<&'static str>,
-    pub immutable: &'static [&'static str],
+    pub rules: Rules,
 }
 
 impl Resource {
@@ -213,11 +97,11 @@ impl Resource {
 
     /// From the form in which it is stored to the one in which this version serves it, or back.
     pub fn rename(&self, value: &mut Value, serving: bool) {
-        let Some(fields) = value.as_object_mut().filter(|_| !self.renames.is_empty()) else { return };
-        for (stored, served) in self.renames {
+        let Some(fields) = value.as_object_mut().filter(|_| !self.rules.renames.is_empty()) else { return };
+        for (stored, served) in &self.rules.renames {
             let (from, to) = if serving { (stored, served) } else { (served, stored) };
-            if let Some(field) = fields.remove(*from) {
-                fields.insert((*to).to_owned(), field);
+            if let Some(field) = fields.remove(from) {
+                fields.insert(to.clone(), field);
             }
         }
     }
@@ -228,7 +112,7 @@ pub(super) type Catalogue = BTreeMap<(String, String, String), Arc<Resource>>;
 
 /// The rows of the table above.
 pub(super) fn built_in() -> Catalogue {
-    BUILT_IN.lines().filter_map(row).map(|row| (place(&row), Arc::new(row))).collect()
+    TABLES.rows.iter().filter_map(|line| row(line)).map(|row| (place(&row), Arc::new(row))).collect()
 }
 
 fn place(row: &Resource) -> (String, String, String) {
@@ -238,11 +122,7 @@ fn place(row: &Resource) -> (String, String, String) {
 fn row(line: &str) -> Option<Resource> {
     let [place, plural, kind, scope, flags, short] = line.split_whitespace().collect::<Vec<_>>().try_into().ok()?;
     let (group, version) = place.split_once('/').unwrap_or(("", place));
-    let alias = group == "events.k8s.io";
-    let storage = if alias { "/events".to_owned() } else { format!("{group}/{plural}") };
-    let of = |table: &'static [(&str, &'static [&'static str])]| {
-        table.iter().find(|(key, _)| *key == storage).map_or(&[][..], |(_, paths)| paths)
-    };
+    let rules = TABLES.rules.get(&format!("{group}/{plural}")).cloned().unwrap_or_default();
     Some(Resource {
         group: group.to_owned(),
         version: version.to_owned(),
@@ -251,27 +131,16 @@ fn row(line: &str) -> Option<Resource> {
         kind: kind.to_owned(),
         namespaced: scope == "ns",
         short: short.split(',').filter(|name| *name != "-").map(str::to_owned).collect(),
-        categories: ["pods", "deployments", "statefulsets", "daemonsets", "services", "jobs"]
-            .contains(&plural)
-            .then(|| "all".to_owned())
-            .into_iter()
-            .collect(),
+        categories: if flags.contains('a') { vec!["all".to_owned()] } else { Vec::new() },
         status: flags.contains('s'),
         keeps_status: flags.contains('k'),
         generation: flags.contains('g'),
         needs_version: flags.contains('v'),
         returns_deleted: flags.contains('d'),
         no_collection: flags.contains('b'),
-        selectable: of(SELECTABLE).iter().map(|path| (*path).to_owned()).collect(),
         schema: None,
-        renames: if alias { EVENT_NAMES } else { &[] },
-        defaults: DEFAULTS
-            .iter()
-            .find(|(key, _)| *key == storage)
-            .and_then(|(_, text)| serde_json::from_str(text).ok()),
-        protection: PROTECTION.iter().find(|(key, _)| *key == storage).map(|(_, name)| *name),
-        immutable: of(IMMUTABLE),
-        storage,
+        storage: rules.storage.clone().unwrap_or_else(|| format!("{group}/{plural}")),
+        rules,
     })
 }
 
@@ -294,12 +163,15 @@ pub(super) fn custom(definition: &Value) -> Vec<Resource> {
             status: version["subresources"]["status"].is_object(),
             generation: true,
             needs_version: true,
-            selectable: list(&version["selectableFields"])
-                .iter()
-                .map(|field| text(field, "/jsonPath").trim_start_matches('.').to_owned())
-                .collect(),
             schema: Some(version["schema"]["openAPIV3Schema"].clone()),
             storage: format!("{group}/{plural}"),
+            rules: Rules {
+                selectable: list(&version["selectableFields"])
+                    .iter()
+                    .map(|field| text(field, "/jsonPath").trim_start_matches('.').to_owned())
+                    .collect(),
+                ..Rules::default()
+            },
             ..Resource::default()
         })
         .collect()

@@ -9,6 +9,7 @@ use serde_json::{Map, Value};
 use super::refusal::Cause;
 use super::values::{list, text};
 
+const RULES: &str = "x-kubernetes-validations";
 const PRESERVE: &str = "x-kubernetes-preserve-unknown-fields";
 
 /// Takes out what the schema does not name; returns the paths.
@@ -81,9 +82,13 @@ pub(super) fn fill_defaults(value: &mut Value, schema: &Value) {
 }
 
 /// What is wrong with a value; `old` is what it was, for immutable fields.
-pub(super) fn validate(value: &Value, old: Option<&Value>, schema: &Value) -> Vec<Cause> {
+pub(super) fn validate(value: &Value, old: Option<&Value>, schema: &Value) -> Vec<Cause<'static>> {
     let mut causes = Vec::new();
     check(value, schema, "", &mut causes);
+    if !causes.is_empty() && schema.to_string().contains(RULES) {
+        let why = "Invalid value: null: some validation rules were not checked because the object was invalid";
+        causes.push(("FieldValueInvalid", "<nil>".to_owned(), why.to_owned()));
+    }
     if causes.is_empty()
         && let Some(old) = old
     {
@@ -96,7 +101,7 @@ fn child(path: &str, name: &str) -> String {
     if path.is_empty() { name.to_owned() } else { format!("{path}.{name}") }
 }
 
-fn invalid(path: &str, value: &Value, why: &str) -> Cause {
+fn invalid(path: &str, value: &Value, why: &str) -> Cause<'static> {
     ("FieldValueInvalid", path.to_owned(), format!("Invalid value: {value}: {path} in body {why}"))
 }
 
@@ -115,7 +120,7 @@ fn has_type(value: &Value, schema: &Value) -> bool {
     }
 }
 
-fn check(value: &Value, schema: &Value, path: &str, causes: &mut Vec<Cause>) {
+fn check(value: &Value, schema: &Value, path: &str, causes: &mut Vec<Cause<'static>>) {
     if value.is_null() && schema["nullable"] == true {
         return;
     }
@@ -173,7 +178,7 @@ fn check(value: &Value, schema: &Value, path: &str, causes: &mut Vec<Cause>) {
     alternatives(value, schema, path, causes);
 }
 
-fn check_fields(fields: &Map<String, Value>, schema: &Value, path: &str, causes: &mut Vec<Cause>) {
+fn check_fields(fields: &Map<String, Value>, schema: &Value, path: &str, causes: &mut Vec<Cause<'static>>) {
     for name in list(&schema["required"]).iter().filter_map(Value::as_str) {
         if !fields.contains_key(name) {
             causes.push(("FieldValueRequired", child(path, name), "Required value".to_owned()));
@@ -187,7 +192,7 @@ fn check_fields(fields: &Map<String, Value>, schema: &Value, path: &str, causes:
     }
 }
 
-fn alternatives(value: &Value, schema: &Value, path: &str, causes: &mut Vec<Cause>) {
+fn alternatives(value: &Value, schema: &Value, path: &str, causes: &mut Vec<Cause<'static>>) {
     let fits = |one: &&Value| {
         let mut found = Vec::new();
         check(value, one, path, &mut found);
@@ -210,8 +215,8 @@ fn immutable_field(rule: &str) -> Option<&str> {
     (new == old && new.chars().all(|c| c.is_alphanumeric() || c == '.' || c == '_')).then_some(new)
 }
 
-fn transitions(value: &Value, old: &Value, schema: &Value, path: &str, causes: &mut Vec<Cause>) {
-    for rule in list(&schema["x-kubernetes-validations"]) {
+fn transitions(value: &Value, old: &Value, schema: &Value, path: &str, causes: &mut Vec<Cause<'static>>) {
+    for rule in list(&schema[RULES]) {
         if let Some(field) = immutable_field(text(rule, "/rule")) {
             let pointer = field.replace('.', "/");
             if value.pointer(&pointer) != old.pointer(&pointer) {

@@ -81,12 +81,12 @@ fn parse_fields(res: &Resource, selector: &str) -> Result<Vec<(String, String, b
                 return Err(Refusal::bad(format!("invalid selector: '{term}'; can't understand '{term}'")));
             };
             let (head, rest) = path.split_once('.').unwrap_or((path, ""));
-            let head = res.renames.iter().find(|(_, served)| *served == head).map_or(head, |(stored, _)| stored);
+            let head = res.rules.renames.iter().find(|(_, served)| served == head).map_or(head, |(stored, _)| stored);
             let stored = if rest.is_empty() { head.to_owned() } else { format!("{head}.{rest}") };
             let known = match stored.as_str() {
                 "metadata.name" => true,
                 "metadata.namespace" => res.namespaced,
-                other => res.selectable.iter().any(|field| field == other),
+                other => res.rules.selectable.iter().any(|field| field == other),
             };
             if !known {
                 let message = if res.custom() {

@@ -10,7 +10,7 @@ use serde_json::{Map, Value, json};
 
 use super::apply::{self, Writer};
 use super::call::Call;
-use super::refusal::Refusal;
+use super::refusal::{Cause, Refusal};
 use super::schema;
 use super::selector::name_of;
 use super::shape::Shape;
@@ -72,7 +72,7 @@ pub(super) fn create(store: &mut Store, call: &Call, body: Value) -> Result<Arc<
     if call.res.generation {
         metadata.insert("generation".to_owned(), json!(1));
     }
-    if let Some(finalizer) = call.res.protection
+    if let Some(finalizer) = &call.res.rules.protection
         && let Value::Array(finalizers) = metadata.entry("finalizers").or_insert_with(|| json!([]))
         && !finalizers.contains(&json!(finalizer))
     {
@@ -259,15 +259,13 @@ fn restore_owned(call: &Call, old: &Value, new: &mut Value, how: Change) {
 /// Defaults, schema, immutable fields, generation: what holds for every write.
 fn settle(call: &Call, old: Option<&Value>, new: &mut Value) -> Result<(), Refusal> {
     let (res, name) = (&call.res, name_of(new).to_owned());
-    let invalid = |causes: &[_]| Err(Refusal::invalid(res, &name, causes));
+    let invalid = |causes: &[Cause]| Err(Refusal::invalid(res, &name, causes));
     strip_nulls(if res.custom() { object(new).entry("metadata").or_insert(Value::Null) } else { &mut *new });
     meta(new).retain(|field, value| {
         !(["annotations", "finalizers", "labels", "ownerReferences"].contains(&field.as_str())
             && (value.as_array().is_some_and(Vec::is_empty) || value.as_object().is_some_and(Map::is_empty)))
     });
-    if let Some(defaults) = &res.defaults {
-        fill(new, defaults);
-    }
+    fill(new, &res.rules.defaults);
     if let Some(schema) = &res.schema {
         let pruned = schema::prune(new, schema);
         if call.param("fieldValidation") == "Strict" && !pruned.is_empty() {
@@ -280,8 +278,15 @@ fn settle(call: &Call, old: Option<&Value>, new: &mut Value) -> Result<(), Refus
             return invalid(&causes);
         }
     }
-    let Some(old) = old else { return Ok(()) };
-    for pointer in res.immutable {
+    let Some(old) = old else {
+        let absent = |pointer: &str| new.pointer(pointer).is_none_or(|value| value.is_null() || *value == json!([]));
+        let missing = res.rules.required.iter().filter(|(pointer, _)| absent(pointer));
+        let causes: Vec<_> = missing
+            .map(|(pointer, reason)| (reason.as_str(), pointer[1..].replace('/', "."), "Required value".to_owned()))
+            .collect();
+        return if causes.is_empty() { Ok(()) } else { invalid(&causes) };
+    };
+    for pointer in &res.rules.immutable {
         let before = old.pointer(pointer).filter(|value| !value.is_null());
         if before.is_some_and(|before| Some(before) != new.pointer(pointer)) {
             let field = pointer[1..].replace('/', ".");
