@@ -47,8 +47,13 @@ impl Golden {
         self.cases.iter().map(|case| case.name.as_str()).collect()
     }
 
-    pub fn case(&self, name: &str) -> &Case {
-        self.cases.iter().find(|case| case.name == name).expect("a recorded case")
+    pub fn cases(&self) -> &[Case] {
+        &self.cases
+    }
+
+    /// One case of it.
+    pub fn take(self, name: &str) -> Case {
+        self.cases.into_iter().find(|case| case.name == name).expect("a recorded case")
     }
 }
 
