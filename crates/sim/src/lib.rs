@@ -5,7 +5,9 @@
 
 pub mod apiserver;
 pub mod controllers;
+pub mod kubelet;
 mod mirror;
+mod notes;
 mod objects;
 pub mod scheduler;
 

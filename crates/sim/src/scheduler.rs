@@ -15,17 +15,17 @@ mod verdict;
 mod volumes;
 
 use crate::mirror::{Changes, Running};
+use crate::notes::Notes;
 use crate::objects::{is_over, node_of, with_condition};
 use bind::Binding;
 use extender::Extender;
 use k8s_openapi::api::core::v1::{Node, PersistentVolume, PersistentVolumeClaim, Pod, PodCondition};
 use k8s_openapi::api::storage::v1::{CSIDriver, CSINode, CSIStorageCapacity, StorageClass};
 use kube::api::{Patch, PatchParams};
-use kube::runtime::events::{Event as Note, EventType, Recorder};
+use kube::runtime::events::EventType;
 use kube::runtime::reflector::{ObjectRef, Store};
 use kube::runtime::watcher::{Config, Event};
-use kube::{Api, Client, Resource, ResourceExt};
-use parking_lot::Mutex;
+use kube::{Api, Client, ResourceExt};
 use queue::Queue;
 use serde_json::json;
 use std::collections::{HashMap, HashSet};
@@ -120,8 +120,7 @@ struct Scheduler {
     assumed: HashMap<String, Binding>,
     /// Where the next search begins.
     start: usize,
-    /// By note: a pod whose reason changed gets another event, not one more of the old.
-    recorders: Mutex<HashMap<String, Recorder>>,
+    notes: Notes,
     news: UnboundedSender<News>,
     changed: tokio::sync::watch::Receiver<u64>,
 }
@@ -163,7 +162,7 @@ pub fn start(client: &Client, options: Options) -> Result<Running, StartError> {
         queue: Queue::new(options.patience),
         assumed: HashMap::new(),
         start: 0,
-        recorders: Mutex::default(),
+        notes: Notes::new(client, &options.name),
         news,
         changed,
         options,
@@ -258,7 +257,7 @@ impl Scheduler {
                 let (pod, node) = (&binding.pod, &binding.node);
                 let text = format!("Successfully assigned {}/{} to {node}", space(pod), pod.name_any());
                 // It stays away, and assumed, until the API shows it on its node.
-                self.tell(pod, EventType::Normal, "Scheduled", "Binding", text).await;
+                self.notes.tell(pod, EventType::Normal, "Scheduled", "Binding", text).await;
             }
             News::Bound(binding, Err(error)) => {
                 let uid = binding.pod.uid().unwrap_or_default();
@@ -290,7 +289,7 @@ impl Scheduler {
             message: Some(text.clone()),
             ..PodCondition::default()
         };
-        self.tell(pod, EventType::Warning, "FailedScheduling", "Scheduling", text).await;
+        self.notes.tell(pod, EventType::Warning, "FailedScheduling", "Scheduling", text).await;
         // The copy in hand may be older than our own last patch.
         let latest = self.world.pods.get(&ObjectRef::from_obj(pod));
         let latest = latest.filter(|latest| latest.uid() == pod.uid());
@@ -309,19 +308,6 @@ impl Scheduler {
             if let Err(error) = api.patch_status(&pod.name_any(), &PatchParams::default(), &patch).await {
                 tracing::debug!(error = %error, pod = pod.name_any(), "pod condition not written");
             }
-        }
-    }
-
-    async fn tell(&self, pod: &Pod, type_: EventType, reason: &str, action: &str, text: String) {
-        let (reason, action, text) = (reason.to_owned(), action.to_owned(), verdict::note(text));
-        let new = || Recorder::new(self.client.clone(), self.options.name.as_str().into());
-        let recorder = match type_ {
-            EventType::Normal => new(),
-            EventType::Warning => self.recorders.lock().entry(text.clone()).or_insert_with(new).clone(),
-        };
-        let event = Note { type_, reason, action, note: Some(text), secondary: None };
-        if let Err(error) = recorder.publish(&event, &pod.object_ref(&())).await {
-            tracing::debug!(error = %error, pod = pod.name_any(), "event not written");
         }
     }
 }

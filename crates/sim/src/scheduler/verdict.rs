@@ -2,9 +2,6 @@
 
 use std::collections::BTreeMap;
 
-/// The API server cuts an event's note here.
-const NOTE_LIMIT: usize = 1024;
-
 /// Why one node is out.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub(super) struct Out {
@@ -74,16 +71,6 @@ fn histogram(counts: &BTreeMap<&str, usize>) -> Option<String> {
     (!lines.is_empty()).then(|| lines.join(", "))
 }
 
-/// A note as short as the API demands.
-pub(super) fn note(mut text: String) -> String {
-    if text.len() > NOTE_LIMIT {
-        let end = (0..=NOTE_LIMIT - 4).rev().find(|end| text.is_char_boundary(*end)).unwrap_or(0);
-        text.truncate(end);
-        text.push_str(" ...");
-    }
-    text
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -114,12 +101,5 @@ mod tests {
              available: 2 Preemption is not helpful for scheduling."
         );
         assert_eq!(Misfit::default().to_string(), "0/0 nodes are available:");
-    }
-
-    #[test]
-    fn a_long_note_is_cut_as_the_recorder_cuts_it() {
-        assert_eq!(note("x".repeat(1024)).len(), 1024);
-        let cut = note("x".repeat(1025));
-        assert_eq!((cut.len(), &cut[1019..]), (1024, "x ..."));
     }
 }

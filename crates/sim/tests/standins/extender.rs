@@ -96,8 +96,9 @@ async fn the_request_is_as_go_encodes_it_and_scores_decide() {
         (200, json!([{ "Host": "n1", "Score": 0 }, { "Host": "n2", "Score": 10 }, { "Host": "n3", "Score": 9 }]))
     })
     .await;
-    let cluster = Cluster::bare().with_scheduler(with(vec![fake.config()]));
+    let cluster = Cluster::bare();
     cluster.nodes(&["n1", "n2", "n3"]).await;
+    let cluster = cluster.with_scheduler(with(vec![fake.config()]));
     cluster.pod("p", &[], json!({})).await;
     assert_eq!(placed(&cluster, "p").await, "n2");
     let text = fake.asked.lock().unwrap()[0].1.clone();
@@ -115,8 +116,9 @@ async fn prioritize_is_not_called_for_one_survivor_nor_are_pods_of_other_schedul
         (200, json!({ "nodenames": ["n2"] }))
     })
     .await;
-    let cluster = Cluster::bare().with_scheduler(with(vec![fake.config()]));
+    let cluster = Cluster::bare();
     cluster.nodes(&["n1", "n2"]).await;
+    let cluster = cluster.with_scheduler(with(vec![fake.config()]));
     cluster.pod("other", &[], json!({ "spec": { "schedulerName": "somebody" } })).await;
     cluster.pod("gated", &[], json!({ "spec": { "schedulingGates": [{ "name": "g" }] } })).await;
     cluster.pod("p", &[], json!({})).await;
@@ -136,8 +138,9 @@ async fn reasons_reach_the_pod_and_any_built_in_object_wakes_it() {
         (200, answer)
     };
     let fake = Fake::start(full).await;
-    let cluster = Cluster::bare().with_scheduler(with(vec![fake.config()]));
+    let cluster = Cluster::bare();
     cluster.nodes(&["n1", "n2"]).await;
+    let cluster = cluster.with_scheduler(with(vec![fake.config()]));
     cluster.pod("p", &[], json!({})).await;
     let text = said(&cluster, "p", "Unschedulable", "nodes are available").await;
     assert_eq!(
@@ -162,8 +165,9 @@ async fn reasons_reach_the_pod_and_any_built_in_object_wakes_it() {
 #[tokio::test]
 async fn an_empty_object_means_no_node_and_gives_no_reason() {
     let fake = Fake::start(|_, _| (200, json!({}))).await;
-    let cluster = Cluster::bare().with_scheduler(with(vec![fake.config()]));
+    let cluster = Cluster::bare();
     cluster.nodes(&["n1"]).await;
+    let cluster = cluster.with_scheduler(with(vec![fake.config()]));
     cluster.pod("p", &[], json!({})).await;
     let text = said(&cluster, "p", "Unschedulable", "available").await;
     assert_eq!(
@@ -186,13 +190,15 @@ async fn failures_hold_the_pod_unless_the_extender_is_ignorable() {
             _ => echo(path, arguments),
         })
         .await;
-        let cluster = Cluster::bare().with_scheduler(with(vec![fake.config()]));
+        let cluster = Cluster::bare();
         cluster.nodes(&["n1", "n2"]).await;
+        let cluster = cluster.with_scheduler(with(vec![fake.config()]));
         cluster.pod("p", &[], json!({})).await;
         said(&cluster, "p", "SchedulerError", text).await;
         let ignorable = ExtenderConfig { ignorable: true, ..fake.config() };
-        let cluster = Cluster::bare().with_scheduler(with(vec![ignorable]));
+        let cluster = Cluster::bare();
         cluster.nodes(&["n1", "n2"]).await;
+        let cluster = cluster.with_scheduler(with(vec![ignorable]));
         cluster.pod("p", &[], json!({})).await;
         placed(&cluster, "p").await;
     }
@@ -204,8 +210,9 @@ async fn an_extender_that_hangs_costs_its_timeout_and_ignorable_ones_come_last()
     let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
     let url_prefix = format!("http://{}", listener.local_addr().unwrap());
     let hangs = ExtenderConfig { url_prefix, http_timeout: Duration::from_millis(100), ..Default::default() };
-    let cluster = Cluster::bare().with_scheduler(with(vec![hangs, strict.config()]));
+    let cluster = Cluster::bare();
     cluster.nodes(&["n1"]).await;
+    let cluster = cluster.with_scheduler(with(vec![hangs, strict.config()]));
     let start = std::time::Instant::now();
     cluster.pod("p", &[], json!({})).await;
     placed(&cluster, "p").await;
@@ -272,8 +279,9 @@ async fn whole_nodes_are_sent_where_the_extender_keeps_no_cache() {
     })
     .await;
     let config = ExtenderConfig { node_cache_capable: false, ..fake.config() };
-    let cluster = Cluster::bare().with_scheduler(with(vec![config]));
+    let cluster = Cluster::bare();
     cluster.nodes(&["n1", "n2"]).await;
+    let cluster = cluster.with_scheduler(with(vec![config]));
     cluster.pod("p", &[], json!({})).await;
     assert_eq!(placed(&cluster, "p").await, "n2");
 }
@@ -281,8 +289,9 @@ async fn whole_nodes_are_sent_where_the_extender_keeps_no_cache() {
 #[tokio::test]
 async fn a_deleted_pod_is_not_tried_again_and_its_successor_of_the_same_name_is() {
     let fake = Fake::start(|_, _| (200, json!({ "FailedNodes": { "n1": "no" } }))).await;
-    let cluster = Cluster::bare().with_scheduler(with(vec![fake.config()]));
+    let cluster = Cluster::bare();
     cluster.nodes(&["n1"]).await;
+    let cluster = cluster.with_scheduler(with(vec![fake.config()]));
     let first = cluster.pod("p", &[], json!({})).await.uid();
     said(&cluster, "p", "Unschedulable", "no").await;
     cluster.api::<Pod>().delete("p", &DeleteParams::default()).await.unwrap();

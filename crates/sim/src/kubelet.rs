@@ -1,0 +1,112 @@
+//! Stands in for one node's kubelet, as far as volumes see it: registers CSI drivers through the plugin registry, stages
+//! and publishes the volumes of the pods on its node, runs each pod's first container as a process of this machine, and
+//! takes everything down again.
+//!
+//! Owns: what lies below its root folder. Never formats or mounts by itself; only drivers do. A kubelet that is started
+//! again on the same root finds what its predecessor left. Left out: other containers, probes, images, secrets, fsGroup.
+
+mod paths;
+mod plugins;
+mod pods;
+mod runtime;
+mod volumes;
+
+use crate::mirror::{Changes, Running};
+use crate::notes::Notes;
+use crate::objects::Labels;
+use k8s_openapi::api::core::v1::{Node, Pod};
+use kube::api::{Patch, PatchParams, PostParams};
+use kube::runtime::watcher::Config;
+use kube::{Api, Client};
+use parking_lot::Mutex;
+use plugins::Drivers;
+use serde_json::json;
+use std::collections::{HashMap, HashSet};
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+pub use runtime::Runtime;
+
+/// How a kubelet is set up.
+#[derive(Debug, Clone)]
+pub struct Options {
+    /// Its node; made if there is none.
+    pub node: String,
+    /// Its folder; the real one is `/var/lib/kubelet`.
+    pub root: PathBuf,
+    /// On the node it makes, beside the usual ones.
+    pub labels: Labels,
+    /// Runs this node's containers and outlives its kubelets, as containerd does.
+    pub runtime: Arc<Runtime>,
+    /// How often it looks at the plugin registry, at exited containers, and again at what failed.
+    pub look_every: Duration,
+}
+
+impl Options {
+    /// With a runtime of its own and ten looks a second.
+    pub fn new(node: &str, root: impl Into<PathBuf>) -> Self {
+        let runtime = Arc::new(Runtime::default());
+        let (node, root) = (node.to_owned(), root.into());
+        Self { node, root, labels: Labels::new(), runtime, look_every: Duration::from_millis(100) }
+    }
+}
+
+/// What its tasks share.
+struct Kubelet {
+    options: Options,
+    client: Client,
+    drivers: Drivers,
+    notes: Notes,
+    /// Volumes that this process has published, by pod uid; after a restart all are published again.
+    published: Mutex<HashSet<String>>,
+    /// One volume is staged or unstaged by one task at a time.
+    locks: Mutex<HashMap<String, Arc<tokio::sync::Mutex<()>>>>,
+}
+
+/// Starts a kubelet; it goes on until the handle is dropped or stopped, which leaves containers and mounts as they are.
+pub fn start(client: &Client, options: Options) -> Running {
+    let mut running = Running::default();
+    let (changes, changed) = Changes::new();
+    let config = Config::default().fields(&format!("spec.nodeName={}", options.node));
+    let bump = changes.clone();
+    let pods = running.mirror::<Pod>(Api::all(client.clone()), config, (), move |_| bump.bump());
+    let kubelet = Arc::new(Kubelet {
+        client: client.clone(),
+        drivers: Drivers::default(),
+        notes: Notes::new(client, "kubelet"),
+        published: Mutex::default(),
+        locks: Mutex::default(),
+        options,
+    });
+    let registry = Arc::clone(&kubelet);
+    running.spawn(async move {
+        while let Err(error) = registry.register_node().await {
+            tracing::debug!(error = %error, "node not registered");
+            tokio::time::sleep(registry.options.look_every).await;
+        }
+        registry.watch_registry().await;
+    });
+    running.spawn(kubelet.run(pods, changed, changes));
+    running
+}
+
+impl Kubelet {
+    /// Makes the Node, or says of the one that exists that it is ready.
+    async fn register_node(&self) -> Result<(), kube::Error> {
+        let (api, name) = (Api::<Node>::all(self.client.clone()), &self.options.node);
+        let usual = [("kubernetes.io/hostname", name.as_str()), ("kubernetes.io/os", "linux")];
+        let mut labels: Labels = usual.iter().map(|(key, value)| ((*key).to_owned(), (*value).to_owned())).collect();
+        labels.extend(self.options.labels.clone());
+        let node = json!({ "metadata": { "name": name, "labels": labels } });
+        let node = serde_json::from_value(node).map_err(kube::Error::SerdeError)?;
+        match api.create(&PostParams::default(), &node).await {
+            Err(kube::Error::Api(status)) if status.code == 409 => {}
+            made => drop(made?),
+        }
+        let now = jiff::Timestamp::now();
+        let ready = json!([{ "type": "Ready", "status": "True", "reason": "KubeletReady", "lastTransitionTime": now }]);
+        let patch = Patch::Merge(json!({ "status": { "conditions": ready } }));
+        api.patch_status(name, &PatchParams::default(), &patch).await.map(|_| ())
+    }
+}
