@@ -22,7 +22,8 @@ use parking_lot::Mutex;
 use plugins::Drivers;
 use serde_json::json;
 use std::collections::{HashMap, HashSet};
-use std::path::PathBuf;
+use std::io;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -64,7 +65,8 @@ struct Kubelet {
     locks: Mutex<HashMap<String, Arc<tokio::sync::Mutex<()>>>>,
 }
 
-/// Starts a kubelet; it goes on until the handle is dropped or stopped, which leaves containers and mounts as they are.
+/// Starts a kubelet; it goes on until the handle is dropped or stopped, which leaves mounts as they are, and containers
+/// too while somebody else holds its runtime.
 pub fn start(client: &Client, options: Options) -> Running {
     let mut running = Running::default();
     let (changes, changed) = Changes::new();
@@ -79,9 +81,14 @@ pub fn start(client: &Client, options: Options) -> Running {
         locks: Mutex::default(),
         options,
     });
+    for folder in ["plugins", "plugins_registry", "pods"] {
+        if let Err(error) = std::fs::create_dir_all(kubelet.options.root.join(folder)) {
+            tracing::warn!(error = %error, folder, "kubelet folder not made");
+        }
+    }
     let registry = Arc::clone(&kubelet);
     running.spawn(async move {
-        while let Err(error) = registry.register_node().await {
+        while let Err(error) = register_node(&registry.client, &registry.options).await {
             tracing::debug!(error = %error, "node not registered");
             tokio::time::sleep(registry.options.look_every).await;
         }
@@ -91,22 +98,38 @@ pub fn start(client: &Client, options: Options) -> Running {
     running
 }
 
-impl Kubelet {
-    /// Makes the Node, or says of the one that exists that it is ready.
-    async fn register_node(&self) -> Result<(), kube::Error> {
-        let (api, name) = (Api::<Node>::all(self.client.clone()), &self.options.node);
-        let usual = [("kubernetes.io/hostname", name.as_str()), ("kubernetes.io/os", "linux")];
-        let mut labels: Labels = usual.iter().map(|(key, value)| ((*key).to_owned(), (*value).to_owned())).collect();
-        labels.extend(self.options.labels.clone());
-        let node = json!({ "metadata": { "name": name, "labels": labels } });
-        let node = serde_json::from_value(node).map_err(kube::Error::SerdeError)?;
-        match api.create(&PostParams::default(), &node).await {
-            Err(kube::Error::Api(status)) if status.code == 409 => {}
-            made => drop(made?),
-        }
-        let now = jiff::Timestamp::now();
-        let ready = json!([{ "type": "Ready", "status": "True", "reason": "KubeletReady", "lastTransitionTime": now }]);
-        let patch = Patch::Merge(json!({ "status": { "conditions": ready } }));
-        api.patch_status(name, &PatchParams::default(), &patch).await.map(|_| ())
+/// Makes the Node, or says of the one that exists that it is ready. Done at start; after somebody deleted the Node, the
+/// real kubelet does it only when it is started again, or when a test calls this.
+///
+/// # Errors
+/// What the API server answered.
+pub async fn register_node(client: &Client, options: &Options) -> Result<(), kube::Error> {
+    let (api, name) = (Api::<Node>::all(client.clone()), &options.node);
+    let usual = [("kubernetes.io/hostname", name.as_str()), ("kubernetes.io/os", "linux")];
+    let mut labels: Labels = usual.iter().map(|(key, value)| ((*key).to_owned(), (*value).to_owned())).collect();
+    labels.extend(options.labels.clone());
+    let node = json!({ "metadata": { "name": name, "labels": labels } });
+    let node = serde_json::from_value(node).map_err(kube::Error::SerdeError)?;
+    match api.create(&PostParams::default(), &node).await {
+        Err(kube::Error::Api(status)) if status.code == 409 => {}
+        made => drop(made?),
     }
+    let now = jiff::Timestamp::now();
+    let ready = json!([{ "type": "Ready", "status": "True", "reason": "KubeletReady", "lastTransitionTime": now }]);
+    let patch = Patch::Merge(json!({ "status": { "conditions": ready } }));
+    api.patch_status(name, &PatchParams::default(), &patch).await.map(|_| ())
+}
+
+/// What the containers of pods of this name have written so far, successors after their predecessors.
+///
+/// # Errors
+/// A log that is there cannot be read.
+pub fn log(root: &Path, namespace: &str, pod: &str) -> io::Result<String> {
+    let prefix = format!("{namespace}_{pod}_");
+    let entries = std::fs::read_dir(root.join("logs")).into_iter().flatten().flatten();
+    let named = entries.filter(|entry| entry.file_name().to_string_lossy().starts_with(&prefix));
+    let mut logs: Vec<_> =
+        named.filter_map(|entry| Some((entry.metadata().ok()?.modified().ok()?, entry.path()))).collect();
+    logs.sort();
+    logs.into_iter().map(|(_, path)| Ok(String::from_utf8_lossy(&std::fs::read(path)?).into_owned())).collect()
 }

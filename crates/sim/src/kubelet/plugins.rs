@@ -155,14 +155,14 @@ impl Kubelet {
         let others = listed.iter().filter(|driver| driver.name != name).map(|driver| json!(driver));
         let drivers: Vec<Value> = others.chain(entry).collect();
         let spec = json!({ "drivers": drivers });
-        if let Some(current) = current {
-            let metadata = json!({ "resourceVersion": current.resource_version() });
-            let patch = Patch::Merge(json!({ "metadata": metadata, "spec": spec }));
-            api.patch(node, &PatchParams::default(), &patch).await?;
+        let owner = Api::<Node>::all(self.client.clone()).get_opt(node).await?;
+        let owners: Vec<_> = owner.iter().filter_map(|owner| owner.owner_ref(&())).collect();
+        let version = current.as_ref().and_then(ResourceExt::resource_version);
+        let metadata = json!({ "name": node, "ownerReferences": owners, "resourceVersion": version });
+        let object = json!({ "metadata": metadata, "spec": spec });
+        if current.is_some() {
+            api.patch(node, &PatchParams::default(), &Patch::Merge(object)).await?;
         } else {
-            let owner = Api::<Node>::all(self.client.clone()).get_opt(node).await?;
-            let owners: Vec<_> = owner.iter().filter_map(|owner| owner.owner_ref(&())).collect();
-            let object = json!({ "metadata": { "name": node, "ownerReferences": owners }, "spec": spec });
             api.create(&PostParams::default(), &serde_json::from_value(object)?).await?;
         }
         Ok(())

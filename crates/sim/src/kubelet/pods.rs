@@ -1,7 +1,8 @@
 //! The pods of the node: volumes first, then the process, then what the API is told; and all of that backwards.
 //!
-//! A container's command runs on this machine. Each mount path in its arguments becomes the path where the volume really
-//! is, and the environment says it too: `BEDPLATE_MOUNT_<volume>` and `BEDPLATE_DEVICE_<volume>`, upper case.
+//! A container's command runs on this machine. Wherever a mount path occurs in its command, arguments or environment, the
+//! path where the volume really is takes its place; `BEDPLATE_MOUNT_<volume>` and `BEDPLATE_DEVICE_<volume>`, upper case,
+//! say it too. What it writes goes to `<root>/logs/<namespace>_<pod>_<uid>.log`.
 
 use super::runtime::{Program, State};
 use super::volumes::{self, Failure};
@@ -210,32 +211,31 @@ impl Kubelet {
 /// The container's command with real paths in it.
 fn program(pod: &Pod, container: &Container, paths: &HashMap<String, (PathBuf, bool)>) -> Program {
     let mut environment = vec![("HOSTNAME".to_owned(), pod.name_any())];
-    let plain = container.env.iter().flatten().filter_map(|env| Some((env.name.clone(), env.value.clone()?)));
-    environment.extend(plain);
     let mounts = container.volume_mounts.iter().flatten();
     let mounts = mounts.map(|mount| (&mount.name, &mount.mount_path, mount.sub_path.as_deref(), "MOUNT"));
     let devices = container.volume_devices.iter().flatten();
     let devices = devices.map(|device| (&device.name, &device.device_path, None, "DEVICE"));
-    let mut replaced: Vec<(&str, String)> = Vec::new();
+    let mut places: Vec<(&str, String)> = Vec::new();
     for (name, path, below, kind) in mounts.chain(devices) {
         let Some((here, _)) = paths.get(name) else { continue };
         let here = below.map_or_else(|| here.clone(), |below| here.join(below)).display().to_string();
         let upper: String =
             name.chars().map(|c| if c.is_alphanumeric() { c.to_ascii_uppercase() } else { '_' }).collect();
         environment.push((format!("BEDPLATE_{kind}_{upper}"), here.clone()));
-        replaced.push((path, here));
+        places.push((path, here));
     }
-    // The longest first: one mount path may begin another.
-    replaced.sort_by_key(|(path, _)| std::cmp::Reverse(path.len()));
+    // The longest first, and through a mark: one mount path may begin another, or be part of a real one.
+    places.sort_by_key(|(path, _)| std::cmp::Reverse(path.len()));
+    let real = |word: &String| {
+        let mark = |at: usize| format!("\u{0}{at}\u{0}");
+        let marked =
+            places.iter().enumerate().fold(word.clone(), |word, (at, (path, _))| word.replace(path, &mark(at)));
+        places.iter().enumerate().fold(marked, |word, (at, (_, here))| word.replace(&mark(at), here))
+    };
+    let said = container.env.iter().flatten();
+    environment.extend(said.filter_map(|env| Some((env.name.clone(), real(env.value.as_ref()?)))));
     let words = container.command.iter().flatten().chain(container.args.iter().flatten());
-    let command = words.map(|word| {
-        let marked = replaced
-            .iter()
-            .enumerate()
-            .fold(word.clone(), |word, (at, (path, _))| word.replace(path, &format!("\u{0}{at}\u{0}")));
-        replaced.iter().enumerate().fold(marked, |word, (at, (_, here))| word.replace(&format!("\u{0}{at}\u{0}"), here))
-    });
-    let mut command: Vec<String> = command.collect();
+    let mut command: Vec<String> = words.map(real).collect();
     if command.is_empty() {
         command = vec!["sleep".to_owned(), "infinity".to_owned()];
     }
@@ -252,7 +252,7 @@ mod tests {
             "name": "c",
             "command": ["sh", "-c", "cat /data/a /data-two/b /dev/raw"],
             "args": ["/data"],
-            "env": [{ "name": "E", "value": "e" }],
+            "env": [{ "name": "E", "value": "e=/data-two" }],
             "volumeMounts": [
                 { "name": "one", "mountPath": "/data", "subPath": "s" }, { "name": "two-x", "mountPath": "/data-two" },
             ],
@@ -266,6 +266,6 @@ mod tests {
         let said = |name: &str| environment[name].as_str();
         assert_eq!(said("BEDPLATE_MOUNT_ONE"), "/k/data/1/s");
         assert_eq!(said("BEDPLATE_MOUNT_TWO_X"), "/k/2");
-        assert_eq!((said("BEDPLATE_DEVICE_RAW"), said("E")), ("/k/3", "e"));
+        assert_eq!((said("BEDPLATE_DEVICE_RAW"), said("E")), ("/k/3", "e=/k/2"));
     }
 }

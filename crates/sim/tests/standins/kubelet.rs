@@ -30,7 +30,8 @@ fn running(pod: Option<&Pod>) -> bool {
 /// A shell on claim `c`, mounted at `/data`.
 fn shell(script: &str) -> Value {
     let mounts = json!([{ "name": "c", "mountPath": "/data" }]);
-    let container = json!({ "name": "c", "image": "none", "command": ["sh", "-c", script], "volumeMounts": mounts });
+    let container =
+        json!({ "name": "c", "image": "none", "command": ["/bin/sh", "-c", script], "volumeMounts": mounts });
     json!({ "spec": { "containers": [container], "terminationGracePeriodSeconds": 5 } })
 }
 
@@ -60,7 +61,7 @@ async fn a_volume_is_staged_and_published_for_a_real_process_and_taken_down_in_r
     let runtime = options.runtime.clone();
     let _kubelet = kubelet::start(&cluster.client, options);
     cluster.claim("c").await;
-    let pod = cluster.pod("p", &["c"], shell("echo written > /data/marker; exec sleep 1000")).await;
+    let pod = cluster.pod("p", &["c"], shell("echo written | tee /data/marker; exec sleep 1000")).await;
     let pods_api = cluster.api::<Pod>();
     until(&pods_api, "p", running).await;
     let (uid, id) = (pod.uid().unwrap(), handle(&cluster, "c").await);
@@ -82,6 +83,7 @@ async fn a_volume_is_staged_and_published_for_a_real_process_and_taken_down_in_r
         assert_eq!(capability.access_mode.unwrap().mode, 1, "no SINGLE_NODE_MULTI_WRITER, so SINGLE_NODE_WRITER");
     }
     assert!(is_alive(pid));
+    assert_eq!(kubelet::log(root.path(), NAMESPACE, "p").unwrap(), "written\n");
     pods_api.delete("p", &DeleteParams::default()).await.unwrap();
     until(&pods_api, "p", |pod| pod.is_none()).await;
     assert!(!is_alive(pid));
