@@ -1,9 +1,9 @@
 //! Stands in for the parts of kube-controller-manager that the stories need: claims bound to volumes and protected,
-//! StatefulSets, ephemeral claims, owners' garbage, namespaces, pods of nodes that are gone.
+//! StatefulSets, ephemeral claims, owners' garbage, pods of nodes that are gone.
 //!
 //! Owns: nothing; each pass reads copies of the cluster and returns jobs, which are carried out as an ordinary client.
-//! Not for a real cluster, which has the real ones. Left out: rolling updates, foreground deletion, static volumes
-//! found by size, reclaim of anything but CSI volumes (which is the provisioner's).
+//! Not for a real cluster, which has the real ones. Left out: namespaces (the embedded server empties
+//! them itself), rolling updates, foreground deletion, static volumes found by size, reclaim of anything but CSI volumes (which is the provisioner's).
 
 mod act;
 mod binder;
@@ -15,7 +15,7 @@ use crate::mirror::{Changes, Running};
 use act::Job;
 use futures::StreamExt;
 use k8s_openapi::api::apps::v1::StatefulSet;
-use k8s_openapi::api::core::v1::{Namespace, Node, PersistentVolume, PersistentVolumeClaim, Pod};
+use k8s_openapi::api::core::v1::{Node, PersistentVolume, PersistentVolumeClaim, Pod};
 use k8s_openapi::api::storage::v1::{CSIStorageCapacity, StorageClass};
 use kube::api::{ApiResource, DynamicObject};
 use kube::runtime::reflector::Store;
@@ -36,7 +36,7 @@ pub struct Options {
     pub volumes: bool,
     /// StatefulSets and ephemeral claims.
     pub workloads: bool,
-    /// Objects whose owners are gone, namespaces that are deleted.
+    /// Objects whose owners are gone, pods of nodes that are.
     pub garbage: bool,
     /// Pods on nodes that are gone are removed after this.
     pub orphans_after: Duration,
@@ -56,7 +56,6 @@ struct Stores {
     classes: Store<StorageClass>,
     nodes: Store<Node>,
     sets: Store<StatefulSet>,
-    namespaces: Store<Namespace>,
     capacities: Store<CSIStorageCapacity>,
     custom: Vec<(ApiResource, Store<DynamicObject>)>,
 }
@@ -87,7 +86,6 @@ pub fn start(client: &Client, options: Options) -> Running {
         classes: mirror!(),
         nodes: mirror!(),
         sets: mirror!(),
-        namespaces: mirror!(),
         capacities: mirror!(),
         custom: owners::custom_kinds()
             .into_iter()
@@ -130,8 +128,7 @@ impl Stores {
         self.volumes.wait_until_ready().await?;
         self.classes.wait_until_ready().await?;
         self.nodes.wait_until_ready().await?;
-        self.sets.wait_until_ready().await?;
-        self.namespaces.wait_until_ready().await
+        self.sets.wait_until_ready().await
     }
 
     fn pass(&self, options: &Options, missing: &mut HashMap<String, Instant>, now: Instant) -> Vec<Job> {
@@ -154,7 +151,6 @@ impl Stores {
         if options.garbage {
             jobs.extend(owners::orphans(&world, &self.nodes.state(), missing, options.orphans_after, now));
             jobs.extend(owners::garbage(&world, &self.nodes.state(), &self.capacities.state(), &self.custom));
-            jobs.extend(owners::namespaces(&self.namespaces.state()));
         }
         jobs
     }

@@ -98,8 +98,8 @@ pub fn start(client: &Client, options: Options) -> Running {
     running
 }
 
-/// Makes the Node, or says of the one that exists that it is ready. Done at start; after somebody deleted the Node, the
-/// real kubelet does it only when it is started again, or when a test calls this.
+/// Makes the Node, or says of the one that exists that it is ready. Done at start. After somebody deleted the Node, this
+/// brings it back, but its drivers' labels only come back when the kubelet is started again, as the real one's.
 ///
 /// # Errors
 /// What the API server answered.

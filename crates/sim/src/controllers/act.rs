@@ -51,8 +51,6 @@ pub(super) enum Act {
     Status(Target, Value),
     /// With this grace period in seconds, if any is said.
     Delete(Target, Option<u32>),
-    /// Empties a deleted namespace of these kinds, and finishes it when nothing is left.
-    Empty(Target, Vec<ApiResource>),
 }
 
 /// What must hold on the server itself, whatever the copies say.
@@ -147,30 +145,7 @@ async fn perform(client: &Client, act: &Act) -> Result<(), kube::Error> {
             let params = DeleteParams { grace_period_seconds: *grace, preconditions, ..DeleteParams::background() };
             unless(404, target.api(client).delete(&target.name, &params).await)
         }
-        Act::Empty(target, kinds) => empty(client, target, kinds).await,
     }
-}
-
-async fn empty(client: &Client, target: &Target, kinds: &[ApiResource]) -> Result<(), kube::Error> {
-    let mut left = 0;
-    for kind in kinds {
-        let api: Api<DynamicObject> = Api::namespaced_with(client.clone(), &target.name, kind);
-        let objects = match api.list(&ListParams::default()).await {
-            Err(kube::Error::Api(status)) if status.code == 404 => continue,
-            listed => listed?,
-        };
-        left += objects.items.len();
-        for object in objects.iter().filter(|object| object.metadata.deletion_timestamp.is_none()) {
-            unless(404, api.delete(&object.name_any(), &DeleteParams::background()).await)?;
-        }
-    }
-    if left > 0 {
-        return Ok(());
-    }
-    let api = target.api(client);
-    let Some(mut namespace) = api.get_opt(&target.name).await? else { return Ok(()) };
-    namespace.data["spec"]["finalizers"] = json!([]);
-    api.replace_subresource("finalize", &target.name, &PostParams::default(), &namespace).await.map(|_| ())
 }
 
 /// An answer with this code is as good as done.

@@ -14,13 +14,28 @@ use std::sync::Arc;
 
 const ANNOTATION_BY_CONTROLLER: &str = "pv.kubernetes.io/bound-by-controller";
 
-type Claims<'a> = HashMap<(String, String), &'a Arc<PersistentVolumeClaim>>;
+type Key = (String, String);
+type Claims<'a> = HashMap<Key, &'a Arc<PersistentVolumeClaim>>;
+
+/// Volumes by name, and by the claim they are meant for.
+struct Volumes<'a> {
+    by_name: HashMap<String, &'a Arc<PersistentVolume>>,
+    by_claim: HashMap<Key, Vec<&'a Arc<PersistentVolume>>>,
+}
 
 /// Everything that is to be bound, released or told whose it is.
 pub(super) fn pass(world: &World, now: jiff::Timestamp) -> Vec<Job> {
     let key = |claim: &PersistentVolumeClaim| (claim.namespace().unwrap_or_default(), claim.name_any());
     let claims: Claims = world.claims.iter().map(|claim| (key(claim), claim)).collect();
-    let of_claims = world.claims.iter().filter_map(|claim| claim_job(world, claim, now));
+    let by_name = world.volumes.iter().map(|volume| (volume.name_any(), volume)).collect();
+    let mut volumes = Volumes { by_name, by_claim: HashMap::new() };
+    for volume in &world.volumes {
+        if let Some(wanted) = reference(volume).cloned() {
+            let key = (wanted.namespace.unwrap_or_default(), wanted.name.unwrap_or_default());
+            volumes.by_claim.entry(key).or_default().push(volume);
+        }
+    }
+    let of_claims = world.claims.iter().filter_map(|claim| claim_job(world, &volumes, claim, now));
     of_claims.chain(world.volumes.iter().filter_map(|volume| volume_job(volume, &claims, now))).collect()
 }
 
@@ -37,16 +52,18 @@ fn meant_for(volume: &PersistentVolume, claim: &PersistentVolumeClaim) -> bool {
     })
 }
 
-fn claim_job(world: &World, claim: &Arc<PersistentVolumeClaim>, now: jiff::Timestamp) -> Option<Job> {
+fn claim_job(world: &World, volumes: &Volumes, claim: &PersistentVolumeClaim, now: jiff::Timestamp) -> Option<Job> {
     let spec = claim.spec.clone().unwrap_or_default();
     let phase = claim.status.as_ref().and_then(|status| status.phase.clone()).unwrap_or_default();
     let completed = claim.annotations().contains_key(ANNOTATION_BIND_COMPLETED);
     let wanted = spec.volume_name.filter(|name| !name.is_empty());
+    let key = (claim.namespace().unwrap_or_default(), claim.name_any());
+    let mut offered = volumes.by_claim.get(&key).into_iter().flatten().copied();
     let volume = match &wanted {
-        Some(name) => world.volumes.iter().find(|volume| volume.name_any() == *name),
-        None => world.volumes.iter().find(|volume| meant_for(volume, claim)),
+        Some(name) => volumes.by_name.get(name).copied(),
+        None => offered.find(|volume| meant_for(volume, claim)),
     };
-    let lost = || (phase != "Lost").then(|| vec![Act::Status(Target::of(claim.as_ref()), json!({ "phase": "Lost" }))]);
+    let lost = || (phase != "Lost").then(|| vec![Act::Status(Target::of(claim), json!({ "phase": "Lost" }))]);
     let acts = match volume {
         Some(volume) if meant_for(volume, claim) => bind(claim, volume, wanted.is_some() && completed, &phase, now),
         Some(volume) if reference(volume).is_none() => bind(claim, volume, false, &phase, now),
@@ -62,7 +79,7 @@ fn claim_job(world: &World, claim: &Arc<PersistentVolumeClaim>, now: jiff::Times
             }
             let names = [ANNOTATION_PROVISIONER, ANNOTATION_PROVISIONER_BETA];
             let names: Value = names.iter().map(|name| ((*name).to_owned(), json!(class.provisioner))).collect();
-            vec![super::act::metadata(claim.as_ref(), json!({ "annotations": names }))]
+            vec![super::act::metadata(claim, json!({ "annotations": names }))]
         }
         Some(_) | None => return None,
     };

@@ -1,21 +1,16 @@
-//! What goes when something else went: objects whose owners are all gone (in the background), pods of nodes that no
-//! longer exist, and everything in a deleted namespace. An owner counts as gone only after the server itself said so.
-//! Pure.
+//! What goes when something else went: objects whose owners are all gone (in the background), and pods of nodes that no
+//! longer exist. An owner counts as gone only after the server itself said so. Pure.
 
 use super::World;
 use super::act::{Act, Check, Job, Target};
 use crate::objects::node_of;
 use bedplate_api::names::{GROUP, VERSION};
-use k8s_openapi::api::apps::v1::{Deployment, ReplicaSet, StatefulSet};
-use k8s_openapi::api::batch::v1::Job as BatchJob;
-use k8s_openapi::api::coordination::v1::Lease;
-use k8s_openapi::api::core::v1::{ConfigMap, Namespace, Node, PersistentVolumeClaim, Pod, Secret, Service};
-use k8s_openapi::api::events::v1::Event;
+use k8s_openapi::api::core::v1::{Node, Pod};
 use k8s_openapi::api::storage::v1::CSIStorageCapacity;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::OwnerReference;
+use kube::ResourceExt;
 use kube::api::{ApiResource, DynamicObject, GroupVersionKind};
 use kube::runtime::reflector::Store;
-use kube::{Resource, ResourceExt};
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -91,29 +86,4 @@ pub(super) fn orphans(
     let mut since = |pod: &Pod| *missing.entry(node_of(pod).unwrap_or_default().to_owned()).or_insert(now);
     let due = lost.into_iter().filter(|pod| now.duration_since(since(pod)) >= after);
     due.map(|pod| vec![Act::Delete(Target::of(pod.as_ref()), Some(0))].into()).collect()
-}
-
-/// Deleted namespaces, emptied and finished.
-pub(super) fn namespaces(all: &[Arc<Namespace>]) -> Vec<Job> {
-    fn kind<K: Resource<DynamicType = ()>>() -> ApiResource {
-        ApiResource::erase::<K>(&())
-    }
-    let deleted = all.iter().filter(|namespace| namespace.metadata.deletion_timestamp.is_some());
-    let kinds = || {
-        vec![
-            kind::<Deployment>(),
-            kind::<StatefulSet>(),
-            kind::<ReplicaSet>(),
-            kind::<BatchJob>(),
-            kind::<Pod>(),
-            kind::<PersistentVolumeClaim>(),
-            kind::<Service>(),
-            kind::<ConfigMap>(),
-            kind::<Secret>(),
-            kind::<Lease>(),
-            kind::<CSIStorageCapacity>(),
-            kind::<Event>(),
-        ]
-    };
-    deleted.map(|namespace| vec![Act::Empty(Target::of(namespace.as_ref()), kinds())].into()).collect()
 }

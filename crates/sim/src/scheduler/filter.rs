@@ -70,8 +70,8 @@ impl<'a> Wanted<'a> {
 
     /// Whether the pod may run there.
     pub fn fits(&self, node: &Node, nodes: &Nodes) -> Result<(), Out> {
-        let spec = self.pod.spec.clone().unwrap_or_default();
-        let tolerations = spec.tolerations.as_deref().unwrap_or_default();
+        let spec = self.pod.spec.as_ref();
+        let tolerations = spec.and_then(|spec| spec.tolerations.as_deref()).unwrap_or_default();
         let unschedulable = node.spec.as_ref().and_then(|spec| spec.unschedulable) == Some(true);
         if unschedulable && !tolerated(&taint("node.kubernetes.io/unschedulable"), tolerations) {
             return Err(Out::for_good("node(s) were unschedulable"));
@@ -83,12 +83,12 @@ impl<'a> Wanted<'a> {
             let value = taint.value.unwrap_or_default();
             return Err(Out::for_good(format!("node(s) had untolerated taint {{{}: {value}}}", taint.key)));
         }
-        let selector = spec.node_selector.unwrap_or_default();
-        let affinity = spec.affinity.and_then(|affinity| affinity.node_affinity);
-        let required = affinity.and_then(|affinity| affinity.required_during_scheduling_ignored_during_execution);
+        let selector = spec.and_then(|spec| spec.node_selector.as_ref());
+        let affinity = spec.and_then(|spec| spec.affinity.as_ref()?.node_affinity.as_ref());
+        let required = affinity.and_then(|it| it.required_during_scheduling_ignored_during_execution.as_ref());
         let labels = node.labels();
-        if !selector.iter().all(|(key, value)| labels.get(key) == Some(value))
-            || !required.is_none_or(|terms| node_selected(&terms, &node.name_any(), labels))
+        if !selector.into_iter().flatten().all(|(key, value)| labels.get(key) == Some(value))
+            || !required.is_none_or(|terms| node_selected(terms, &node.name_any(), labels))
         {
             return Err(Out::for_good("node(s) didn't match Pod's node affinity/selector"));
         }

@@ -4,7 +4,7 @@ use crate::rig::{Cluster, NAMESPACE, SELECTED_NODE, condition, eventually, node_
 use bedplate_sim::scheduler::{BindWait, Options};
 use k8s_openapi::api::core::v1::{PersistentVolume, PersistentVolumeClaim, Pod};
 use kube::ResourceExt;
-use kube::api::{DeleteParams, Patch, PatchParams};
+use kube::api::{DeleteParams, ListParams, Patch, PatchParams};
 use serde_json::json;
 use std::time::{Duration, Instant};
 
@@ -159,10 +159,14 @@ async fn fifty_claims_are_bound_without_one_pod_placed_twice() {
         cluster.pod(name, &[name], json!({})).await;
     }
     let (pods, claims) = (cluster.api::<Pod>(), cluster.api::<PersistentVolumeClaim>());
+    let placed =
+        async || pods.list(&ListParams::default()).await.unwrap().iter().all(|pod| node_of(Some(pod)).is_some());
+    eventually("all have their nodes", placed).await;
     for name in &names {
-        let pod = until(&pods, name, |pod| node_of(pod).is_some()).await;
-        let claim = until(&claims, name, |claim| phase(claim).as_deref() == Some("Bound")).await.unwrap();
-        assert_eq!(claim.annotations().get(SELECTED_NODE), node_of(pod.as_ref()).as_ref());
+        let pod = pods.get(name).await.unwrap();
+        let claim = claims.get(name).await.unwrap();
+        assert_eq!(phase(Some(&claim)).as_deref(), Some("Bound"));
+        assert_eq!(claim.annotations().get(SELECTED_NODE), node_of(Some(&pod)).as_ref());
         let notes = cluster.notes(name, "FailedScheduling").await;
         assert!(
             notes.iter().all(|note| note.contains("not found")),

@@ -1,4 +1,4 @@
-//! StatefulSets, ephemeral claims, owners, namespaces and nodes that go.
+//! StatefulSets, ephemeral claims, owners, nodes that go; and namespaces, which the embedded server empties itself.
 
 use crate::rig::{Cluster, NAMESPACE, claim_spec, eventually, node_of, quick, until};
 use k8s_openapi::api::apps::v1::StatefulSet;
