@@ -304,3 +304,40 @@ async fn a_deleted_pod_is_not_tried_again_and_its_successor_of_the_same_name_is(
     assert_ne!(first, second);
     assert_eq!(fake.asked().last().unwrap().1["Pod"]["metadata"]["uid"], json!(second));
 }
+
+#[tokio::test]
+async fn over_tls_the_named_authority_decides_and_without_one_anybody_is_believed() {
+    rustls::crypto::ring::default_provider().install_default().ok();
+    let made = rcgen::generate_simple_self_signed(["127.0.0.1".to_owned()]).unwrap();
+    let other = rcgen::generate_simple_self_signed(["127.0.0.1".to_owned()]).unwrap();
+    let folder = tempfile::tempdir().unwrap();
+    let [right, wrong] = [("right.pem", made.cert.pem()), ("wrong.pem", other.cert.pem())].map(|(name, pem)| {
+        let path = folder.path().join(name);
+        std::fs::write(&path, pem).unwrap();
+        path
+    });
+    let (chain, key) = (made.cert.der().clone(), made.signing_key.serialize_der().try_into().unwrap());
+    let server = rustls::ServerConfig::builder().with_no_client_auth().with_single_cert(vec![chain], key).unwrap();
+    let tls = axum_server::tls_rustls::RustlsConfig::from_config(Arc::new(server));
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    listener.set_nonblocking(true).unwrap();
+    let url_prefix = format!("https://{}", listener.local_addr().unwrap());
+    let filter = async |axum::Json(arguments): axum::Json<Value>| axum::Json(echo("/filter", &arguments).1);
+    let router = axum::Router::new().route("/filter", axum::routing::post(filter));
+    let serving = axum_server::from_tcp_rustls(listener, tls).unwrap().serve(router.into_make_service());
+    tokio::spawn(serving);
+    for (ca_file, trusted) in [(Some(right), true), (Some(wrong), false), (None, true)] {
+        let http_timeout = Duration::from_secs(5);
+        let url_prefix = url_prefix.clone();
+        let config = ExtenderConfig { url_prefix, ca_file, ignorable: false, http_timeout, ..Default::default() };
+        let cluster = Cluster::bare();
+        cluster.nodes(&["n1"]).await;
+        let cluster = cluster.with_scheduler(with(vec![config]));
+        cluster.pod("p", &[], json!({})).await;
+        if trusted {
+            placed(&cluster, "p").await;
+        } else {
+            said(&cluster, "p", "SchedulerError", "failed filter with extender").await;
+        }
+    }
+}
