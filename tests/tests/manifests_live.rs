@@ -3,16 +3,19 @@
 #![allow(clippy::unwrap_used, clippy::panic)] // helpers of tests are not seen as tests by the lint
 
 use std::path::Path;
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
+use axum::Json;
+use axum::extract::Path as AxumPath;
 use bedplate_api::{DiskPool, LocalVolume, LocalVolumeSpec, names};
 use bedplate_sim::apiserver::{ApiServer, Options};
 use bedplate_tests::control_plane::{ControlPlane, client, programs};
 use bedplate_tests::loopfs::real_dir;
 use bedplate_tests::manifests::{Document, files, kustomization, read};
 use k8s_openapi::api::authentication::v1::{BoundObjectReference, TokenRequest, TokenRequestSpec};
-use k8s_openapi::api::core::v1::{Node, ServiceAccount};
+use k8s_openapi::api::core::v1::{Node, Pod, ServiceAccount};
 use kube::api::{Api, DeleteParams, DynamicObject, ListParams, Patch, PatchParams, PostParams};
 use kube::core::GroupVersionKind;
 use kube::discovery::{Scope, pinned_kind};
@@ -277,4 +280,108 @@ async fn a_release_is_the_provisioners(admin: &Client, agent: &Client, provision
     // With the release in place others may still touch what is theirs.
     let label = json!({ "metadata": { "labels": { "a": "b" } } });
     volumes(admin).patch("pvc-u-one", &merge, &Patch::Merge(&label)).await.unwrap();
+}
+
+/// What a real kube-scheduler sends an extender when it is configured as `deploy/scheduler` says.
+#[test]
+fn a_real_scheduler_asks_with_names_only_and_goes_on_without_an_answer() {
+    let Some(programs) = programs().filter(|folder| folder.join("kube-scheduler").is_file()) else {
+        println!("no kube-scheduler on this machine: the configuration's fields are checked, nobody reads it");
+        return;
+    };
+    let scratch = real_dir().unwrap();
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
+    let (seen, url) = runtime.block_on(an_extender());
+    let configuration = read(Path::new("scheduler/kubeadm.yaml")).unwrap().remove(0);
+    let mut configuration = configuration.value;
+    assert_eq!(configuration["extenders"][0]["urlPrefix"], "http://127.0.0.1:9817");
+    configuration["extenders"][0]["urlPrefix"] = json!(url);
+    configuration["clientConnection"]["kubeconfig"] = json!("$KUBECONFIG");
+    configuration["leaderElection"]["leaderElect"] = json!(false);
+    let plane = ControlPlane::start(&programs, scratch.path()).unwrap();
+    let plane = plane.with_scheduler(&configuration.to_string()).unwrap();
+    runtime.block_on(async {
+        let admin = client(&plane.admin().unwrap()).await.unwrap();
+        let account = json!({ "apiVersion": "v1", "kind": "ServiceAccount", "metadata": { "name": "default" } });
+        apply(&admin, &account, "controllers").await.unwrap();
+        for name in ["one", "two", "three"] {
+            let mut node = json!({ "apiVersion": "v1", "kind": "Node", "metadata": { "name": name } });
+            apply(&admin, &node, "kubelet").await.unwrap();
+            node["status"] = json!({
+                "allocatable": { "cpu": "4", "memory": "8Gi", "pods": "110" },
+                "conditions": [{ "type": "Ready", "status": "True", "reason": "Ready", "message": "" }],
+            });
+            let nodes = Api::<Node>::all(admin.clone());
+            nodes.patch_status(name, &PatchParams::apply("kubelet"), &Patch::Apply(&node)).await.unwrap();
+        }
+        apply(&admin, &pod("first"), "test").await.unwrap();
+        // The extender leaves two of three and prefers one of them: that one it is.
+        assert_eq!(bound(&admin, "first").await, "two");
+    });
+    let seen = seen.lock().unwrap().clone();
+    let verbs: Vec<_> = seen.iter().map(|(verb, _)| verb.as_str()).collect();
+    assert_eq!(verbs, ["filter", "prioritize"]);
+    for (_, asked) in &seen {
+        assert_eq!(asked["Pod"]["metadata"]["name"], "first");
+        assert!(asked["Nodes"].is_null(), "full nodes are sent");
+    }
+    let mut names: Vec<_> = seen[0].1["NodeNames"].as_array().unwrap().iter().filter_map(Value::as_str).collect();
+    names.sort_unstable();
+    assert_eq!(names, ["one", "three", "two"]);
+
+    // Nobody answers any more: pods go on being scheduled.
+    runtime.block_on(async {
+        let admin = client(&plane.admin().unwrap()).await.unwrap();
+        apply(&admin, &pod("unanswered"), "test").await.unwrap();
+        bound(&admin, "unanswered").await;
+    });
+}
+
+/// It tolerates everything: no controller is there to take a new node's taint off.
+fn pod(name: &str) -> Value {
+    json!({
+        "apiVersion": "v1", "kind": "Pod", "metadata": { "name": name },
+        "spec": { "containers": [{ "name": "c", "image": "i" }], "tolerations": [{ "operator": "Exists" }] },
+    })
+}
+
+async fn bound(client: &Client, name: &str) -> String {
+    let pods: Api<Pod> = Api::namespaced(client.clone(), "default");
+    let deadline = Instant::now() + Duration::from_mins(1);
+    loop {
+        let pod = pods.get(name).await.unwrap();
+        if let Some(node) = pod.spec.as_ref().and_then(|spec| spec.node_name.clone()) {
+            return node;
+        }
+        assert!(Instant::now() < deadline, "{name} is not scheduled: {:?}", pod.status);
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+}
+
+type Asked = Arc<Mutex<Vec<(String, Value)>>>;
+
+/// An extender that keeps what it is asked, drops node `three`, prefers `two`, and never answers for a pod `unanswered`.
+async fn an_extender() -> (Asked, String) {
+    let seen = Asked::default();
+    let keep = Arc::clone(&seen);
+    let answer = async move |verb: AxumPath<String>, body: Json<Value>| {
+        let (AxumPath(verb), Json(asked)) = (verb, body);
+        if asked["Pod"]["metadata"]["name"] == "unanswered" {
+            std::future::pending::<()>().await;
+        }
+        let names: Vec<Value> = asked["NodeNames"].as_array().cloned().unwrap_or_default();
+        keep.lock().unwrap().push((verb.clone(), asked));
+        if verb == "filter" {
+            let (out, left): (Vec<_>, Vec<_>) = names.into_iter().partition(|name| name == "three");
+            let out: serde_json::Map<_, _> =
+                out.iter().map(|name| (name.as_str().unwrap().to_owned(), json!("not fast enough"))).collect();
+            return Json(json!({ "NodeNames": left, "FailedAndUnresolvableNodes": out }));
+        }
+        Json(names.iter().map(|name| json!({ "Host": name, "Score": if name == "two" { 10 } else { 0 } })).collect())
+    };
+    let router = axum::Router::new().route("/{verb}", axum::routing::post(answer));
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let url = format!("http://{}", listener.local_addr().unwrap());
+    tokio::spawn(async move { axum::serve(listener, router).await });
+    (seen, url)
 }
