@@ -32,6 +32,12 @@ pub const WAKE_OBJECT: &str = "bedplate-wake";
 /// On a PersistentVolume: which LocalVolume stands behind it.
 pub const ANNOTATION_LOCAL_VOLUME: &str = "bedplate.dev/local-volume";
 
+/// On a LocalVolume: that a PersistentVolume is about to be made for it (`binding`) or was seen (`bound`). With it on,
+/// `never-bound` is out of the question.
+pub const ANNOTATION_BOUND: &str = "bedplate.dev/volume";
+/// On a claim that was sent back to the scheduler: the number of its next attempt.
+pub const ANNOTATION_ATTEMPT: &str = "bedplate.dev/attempt";
+
 /// Set by the control plane on a claim: who is to make its volume.
 pub const ANNOTATION_PROVISIONER: &str = "volume.kubernetes.io/storage-provisioner";
 /// The same, by its older name.
@@ -64,3 +70,40 @@ pub const REGISTRATION_SOCKET: &str = "bedplate.dev-reg.sock";
 pub const PLUGIN_VERSION: &str = "1.0.0";
 /// Name of the plugin's folder below `<kubelet>/plugins`.
 pub const PLUGIN_FOLDER: &str = "bedplate.dev";
+
+/// Event on a claim: its StorageClass does not exist.
+pub const REASON_CLASS: &str = "StorageClassNotFound";
+/// Event on a claim: its class binds at once.
+pub const REASON_IMMEDIATE: &str = "ImmediateBinding";
+/// Event on a claim: a parameter or mount option of its class cannot be met.
+pub const REASON_PARAMETER: &str = "BadParameter";
+/// Event on a claim: its data source is not supported.
+pub const REASON_SOURCE: &str = "UnsupportedDataSource";
+/// Event on a claim: selectors are not supported.
+pub const REASON_SELECTOR: &str = "UnsupportedSelector";
+/// Event on a claim: VolumeAttributesClasses are not supported.
+pub const REASON_ATTRIBUTES: &str = "UnsupportedVolumeAttributesClass";
+/// Event on a claim: its access mode is not possible.
+pub const REASON_ACCESS_MODE: &str = "UnsupportedAccessMode";
+/// Event on a claim: its size is none.
+pub const REASON_SIZE: &str = "BadSize";
+/// Event on a claim: another claim of its pod keeps it waiting.
+pub const REASON_SIBLING: &str = "WaitsForOtherClaim";
+/// Event on a claim and its pods: it does not fit on the selected node.
+pub const REASON_MISFIT: &str = "DoesNotFit";
+/// Event on a claim and its pods: the selected node is gone.
+pub const REASON_NODE_GONE: &str = "NodeGone";
+/// Event on a claim and its pods: the selected node has no agent.
+pub const REASON_NO_AGENT: &str = "NoAgent";
+/// Event on a claim: the agent takes long.
+pub const REASON_WAITING: &str = "WaitsForAgent";
+/// Event on a claim and its PersistentVolume: the volume is lost.
+pub const REASON_LOST: &str = "VolumeLost";
+/// Event on a PersistentVolume: its LocalVolume is missing.
+pub const REASON_NO_RECORD: &str = "LocalVolumeMissing";
+/// Event on a LocalVolume: deleted without a release.
+pub const REASON_DELETED_WITHOUT_RELEASE: &str = "DeletedWithoutRelease";
+/// Event on a LocalVolume: nobody is left who could release it.
+pub const REASON_UNRELEASED: &str = "NeverReleased";
+/// Event on a LocalVolume: made again from its node's record.
+pub const REASON_REBUILT: &str = "Rebuilt";
