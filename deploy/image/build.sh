@@ -69,6 +69,10 @@ for path in "${paths[@]}"; do
     target=$base$(below_usr "$path")
     install -D -m "$(stat -L -c %a "$path")" "$(readlink -f "$path")" "$target"
 done
+# An API server may stand behind a certificate that the world knows; the bundle itself belongs to no package, its parts do.
+mkdir -p "$base/etc/ssl/certs"
+cat /usr/share/ca-certificates/mozilla/*.crt >"$base/etc/ssl/certs/ca-certificates.crt"
+packages+=(ca-certificates)
 mapfile -t packages < <(printf '%s\n' "${packages[@]}" | sort -u)
 # dpkg names what differs from its package; what it names and we took is somebody else's file.
 while read -r flags path; do

@@ -43,6 +43,8 @@ pub fn build(archive: &Path, programs: &[&str]) -> Result<()> {
 pub struct Containerd {
     child: Child,
     folder: PathBuf,
+    /// Its own: runc and cgroups know containers by it and their name, whichever containerd they belong to.
+    namespace: String,
 }
 
 impl Containerd {
@@ -80,7 +82,8 @@ impl Containerd {
             .process_group(0)
             .spawn()
             .context("cannot start containerd")?;
-        let own = Self { child, folder: folder.to_owned() };
+        let namespace = format!("bedplate-{}", uuid::Uuid::new_v4().simple());
+        let own = Self { child, folder: folder.to_owned(), namespace };
         let up = wait(PATIENCE, || own.ctr(&["version"]).is_ok().then_some(()));
         up.with_context(|| format!("containerd does not answer; see {at}/containerd.log"))?;
         Ok(own)
@@ -89,7 +92,7 @@ impl Containerd {
     /// `ctr` with this containerd; its output.
     pub fn ctr<S: AsRef<std::ffi::OsStr>>(&self, arguments: &[S]) -> Result<String> {
         let mut all = vec!["--address".into(), self.folder.join("c.sock").into_os_string()];
-        all.extend(["--namespace".into(), "bedplate".into()]);
+        all.extend(["--namespace".into(), self.namespace.clone().into()]);
         all.extend(arguments.iter().map(|a| a.as_ref().to_owned()));
         run("ctr", &all)
     }
@@ -126,6 +129,8 @@ pub struct Shape {
     mounts: Vec<String>,
     propagation: &'static str,
     read_only: bool,
+    /// The host's folders, by where they are on a real node.
+    moved: Vec<(String, String)>,
     pod: Value,
 }
 
@@ -136,14 +141,18 @@ impl Shape {
         let container = &pod["containers"][0];
         ensure!(container["securityContext"]["privileged"] == true, "only privileged pods are translated");
         ensure!(pod["hostPID"] == true, "the container sees the host's processes");
-        let (mut mounts, mut propagation) = (Vec::new(), "private");
+        let (mut mounts, mut moved, mut propagation) = (Vec::new(), Vec::new(), "private");
         for mount in container["volumeMounts"].as_array().into_iter().flatten() {
             let name = mount["name"].as_str().context("a mount has a name")?;
             let volumes = pod["volumes"].as_array().context("a pod has volumes")?;
             let volume = volumes.iter().find(|v| v["name"] == name).with_context(|| format!("volume {name}"))?;
             let source = folders.get(name).with_context(|| format!("where is {name} here?"))?;
             let inside = mount["mountPath"].as_str().context("a mount has a path")?;
-            let target = if volume["hostPath"]["path"] == inside { source.as_path() } else { Path::new(inside) };
+            let mut target = Path::new(inside);
+            if volume["hostPath"]["path"] == inside {
+                target = source;
+                moved.push((inside.to_owned(), source.display().to_string()));
+            }
             // As the kubelet asks, and CRI sets up: the root's own propagation follows the strongest wish.
             let spread = match mount["mountPropagation"].as_str() {
                 None => "rprivate",
@@ -164,13 +173,32 @@ impl Shape {
             ));
         }
         let read_only = container["securityContext"]["readOnlyRootFilesystem"] == true;
-        Ok(Self { mounts, propagation, read_only, pod: pod.clone() })
+        Ok(Self { mounts, propagation, read_only, moved, pod: pod.clone() })
     }
 
     /// The command of one of its probes.
     pub fn probe(&self, kind: &str) -> Result<Vec<String>> {
         let command = &self.pod["containers"][0][kind]["exec"]["command"];
         serde_json::from_value(command.clone()).with_context(|| format!("no {kind}"))
+    }
+
+    /// The manifest's own command and arguments, with variables as `env` says them and the host's folders as they are here.
+    pub fn command(&self, env: &BTreeMap<&str, String>) -> Result<Vec<String>> {
+        let container = &self.pod["containers"][0];
+        let words = ["command", "args"].map(|part| container[part].as_array().cloned().unwrap_or_default()).concat();
+        let mut command = Vec::new();
+        for word in words {
+            let mut word = word.as_str().context("an argument is a string")?.to_owned();
+            for (name, value) in env {
+                word = word.replace(&format!("$({name})"), value);
+            }
+            for (there, here) in &self.moved {
+                word = word.replace(there, here);
+            }
+            ensure!(!word.contains("$("), "{word} names a variable that nobody set");
+            command.push(word);
+        }
+        Ok(command)
     }
 
     /// Runs it under `id`, detached, with a command of the test's choice and its output in `log`.
