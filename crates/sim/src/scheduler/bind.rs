@@ -33,10 +33,14 @@ impl Scheduler {
                     if options.nominate {
                         nominate(&client, &binding).await;
                     }
-                    select(&client, &binding).await?;
-                    let waiting = wait(&world, &binding, options.bind_wait, changed);
-                    let ended = tokio::time::timeout(options.bind_timeout, waiting).await;
-                    ended.unwrap_or_else(|_| Err("binding volumes: context deadline exceeded".to_owned()))?;
+                    let volumes = async {
+                        select(&client, &binding).await?;
+                        let waiting = wait(&world, &binding, options.bind_wait, changed);
+                        let ended = tokio::time::timeout(options.bind_timeout, waiting).await;
+                        ended.unwrap_or_else(|_| Err("context deadline exceeded".to_owned()))
+                    };
+                    let text = |error| format!("running PreBind plugin \"VolumeBinding\": binding volumes: {error}");
+                    volumes.await.map_err(text)?;
                 }
                 post(&client, &binding).await
             };
@@ -67,7 +71,7 @@ async fn select(client: &Client, binding: &Binding) -> Result<(), String> {
         });
         let patch = Patch::Merge(json!({ "metadata": metadata }));
         let written = api.patch(&claim.name_any(), &PatchParams::default(), &patch).await;
-        written.map_err(|error| format!("binding volumes: {error}"))?;
+        written.map_err(|error| error.to_string())?;
     }
     Ok(())
 }
@@ -78,7 +82,7 @@ async fn wait(world: &World, binding: &Binding, how: BindWait, mut changed: Rece
             BindWait::Poll(interval) => tokio::time::sleep(interval).await,
             BindWait::Watch => changed.changed().await.map_err(|error| error.to_string())?,
         }
-        if bound(world, binding).map_err(|text| format!("binding volumes: {text}"))? {
+        if bound(world, binding)? {
             return Ok(());
         }
     }
@@ -105,7 +109,7 @@ fn bound(world: &World, binding: &Binding) -> Result<bool, String> {
             continue;
         }
         match latest.annotations().get(ANNOTATION_SELECTED_NODE) {
-            None => return Err(format!("selectedNode annotation reset for PVC {name:?}")),
+            None => return Err(format!("provisioning failed for PVC {name:?}")),
             Some(selected) if selected != node => {
                 return Err(format!("selectedNode annotation value {selected:?} not set to scheduled node {node:?}"));
             }

@@ -211,12 +211,13 @@ impl Extender {
     }
 }
 
-/// As Go encodes it inside the arguments: no kind, no apiVersion.
+/// As Go encodes it inside the arguments: no kind, no apiVersion; and the real scheduler keeps no managedFields.
 fn bare(object: &impl serde::Serialize) -> Value {
     let mut value = serde_json::to_value(object).unwrap_or_default();
     if let Some(fields) = value.as_object_mut() {
         fields.remove("kind");
         fields.remove("apiVersion");
+        fields.get_mut("metadata").and_then(Value::as_object_mut).map(|metadata| metadata.remove("managedFields"));
     }
     value
 }

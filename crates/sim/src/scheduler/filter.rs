@@ -79,9 +79,8 @@ impl<'a> Wanted<'a> {
         let taints = node.spec.iter().flat_map(|spec| spec.taints.iter().flatten()).cloned();
         let taints = taints.chain(is_not_ready(node).then(|| taint("node.kubernetes.io/not-ready")));
         let mut hard = taints.filter(|taint| taint.effect != "PreferNoSchedule");
-        if let Some(taint) = hard.find(|taint| !tolerated(taint, tolerations)) {
-            let value = taint.value.unwrap_or_default();
-            return Err(Out::for_good(format!("node(s) had untolerated taint {{{}: {value}}}", taint.key)));
+        if hard.any(|taint| !tolerated(&taint, tolerations)) {
+            return Err(Out::for_good("node(s) had untolerated taint(s)"));
         }
         let selector = spec.and_then(|spec| spec.node_selector.as_ref());
         let affinity = spec.and_then(|spec| spec.affinity.as_ref()?.node_affinity.as_ref());
@@ -107,8 +106,12 @@ impl<'a> Wanted<'a> {
         }
         let left = |name: &String| most.get(name).map_or(0.0, amount) - used.get(name).unwrap_or(&0.0);
         let short = self.requests.iter().filter(|(name, wanted)| **wanted > left(name));
-        reasons.extend(short.map(|(name, _)| format!("Insufficient {name}")));
-        if reasons.is_empty() { Ok(()) } else { Err(Out { reasons, evictable: true }) }
+        let mut evictable = true;
+        for (name, wanted) in short {
+            evictable &= most.get(name).is_some_and(|most| *wanted <= amount(most));
+            reasons.push(format!("Insufficient {name}"));
+        }
+        if reasons.is_empty() { Ok(()) } else { Err(Out { reasons, evictable }) }
     }
 
     /// Whether the pods already there, and this one, can stand each other; asked last.

@@ -33,8 +33,10 @@ enum Place {
     Active {
         since: Instant,
     },
+    /// A pod that was rejected is taken before its time when nothing else waits; one that met an error is not.
     Backoff {
         until: Instant,
+        error: bool,
     },
     Asleep {
         since: Instant,
@@ -102,11 +104,12 @@ impl Queue {
         }
     }
 
-    /// The next pod to try: highest priority, then longest waiting. It is away until it is reported back.
+    /// The next pod to try: highest priority, then longest waiting; if there is none, one of those held back (as 1.33
+    /// and later do). It is away until it is reported back.
     pub fn pop(&mut self, now: Instant) -> Option<Arc<Pod>> {
         for entry in self.entries.values_mut() {
             match entry.place {
-                Place::Backoff { until } if until <= now => entry.place = Place::Active { since: until },
+                Place::Backoff { until, .. } if until <= now => entry.place = Place::Active { since: until },
                 Place::Asleep { since, .. } if since + self.patience.asleep_at_most <= now => {
                     entry.place = Place::Active { since: now };
                 }
@@ -114,13 +117,14 @@ impl Queue {
             }
         }
         let ready = self.entries.values_mut().filter_map(|entry| match entry.place {
-            Place::Active { since } => Some((since, entry)),
+            Place::Active { since } => Some((false, since, entry)),
+            Place::Backoff { until, error: false } => Some((true, until, entry)),
             _ => None,
         });
-        let priority = |pod: &Pod| pod.spec.as_ref().and_then(|spec| spec.priority).unwrap_or(0);
-        let order =
-            |since: Instant, pod: &Pod| (-i64::from(priority(pod)), since, pod.creation_timestamp(), pod.name_any());
-        let (_, entry) = ready.min_by_key(|(since, entry)| order(*since, &entry.pod))?;
+        let priority = |pod: &Pod| -i64::from(pod.spec.as_ref().and_then(|spec| spec.priority).unwrap_or(0));
+        let (_, _, entry) = ready.min_by_key(|(early, since, entry)| {
+            (*early, priority(&entry.pod), *since, entry.pod.creation_timestamp(), entry.pod.name_any())
+        })?;
         entry.attempts += 1;
         entry.place = Place::Away { events: self.events };
         Some(entry.pod.clone())
@@ -131,13 +135,13 @@ impl Queue {
         let events = self.events;
         self.report(uid, now, |place, until| match place {
             Place::Away { events: then } if then == events => Place::Asleep { since: now, until, by_extender },
-            _ => Place::Backoff { until },
+            _ => Place::Backoff { until, error: false },
         });
     }
 
     /// Something went wrong with it: held back, then tried again.
     pub fn failed(&mut self, uid: &str, now: Instant) {
-        self.report(uid, now, |_, until| Place::Backoff { until });
+        self.report(uid, now, |_, until| Place::Backoff { until, error: true });
     }
 
     fn report(&mut self, uid: &str, now: Instant, place: impl Fn(Place, Instant) -> Place) {
@@ -150,7 +154,7 @@ impl Queue {
     /// When `pop` may have something new although nothing happened.
     pub fn next(&self) -> Option<Instant> {
         let times = self.entries.values().filter_map(|entry| match entry.place {
-            Place::Backoff { until } => Some(until),
+            Place::Backoff { until, .. } => Some(until),
             Place::Asleep { since, .. } => Some(since + self.patience.asleep_at_most),
             Place::Active { since } => Some(since),
             Place::Away { .. } => None,
@@ -161,7 +165,7 @@ impl Queue {
 
 /// Awake, but not before its backoff is over.
 fn wake(until: Instant, now: Instant) -> Place {
-    if until <= now { Place::Active { since: now } } else { Place::Backoff { until } }
+    if until <= now { Place::Active { since: now } } else { Place::Backoff { until, error: false } }
 }
 
 #[cfg(test)]

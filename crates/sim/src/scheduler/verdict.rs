@@ -1,4 +1,5 @@
-//! What a cycle says about nodes that are out, and the sentence a pod gets from it (kube-scheduler's `FitError`). Pure.
+//! What a cycle says about nodes that are out, and the sentence a pod gets from it (kube-scheduler's `FitError`, word by
+//! word as 1.36 says it). Pure.
 
 use std::collections::BTreeMap;
 
@@ -41,14 +42,14 @@ impl std::fmt::Display for Misfit {
         write!(f, "0/{} nodes are available:", self.nodes)?;
         let mut counts = BTreeMap::<&str, usize>::new();
         if let Some(text) = &self.pod {
+            // The last words are what preemption says when no node was looked at.
+            return write!(f, " {text}. not found");
+        }
+        for reason in self.out.values().flat_map(|out| &out.reasons) {
+            *counts.entry(reason).or_default() += 1;
+        }
+        if let Some(text) = histogram(&counts) {
             write!(f, " {text}.")?;
-        } else {
-            for reason in self.out.values().flat_map(|out| &out.reasons) {
-                *counts.entry(reason).or_default() += 1;
-            }
-            if let Some(text) = histogram(&counts) {
-                write!(f, " {text}.")?;
-            }
         }
         let hopeful = self.out.values().filter(|out| out.evictable).count();
         let hopeless = self.nodes.saturating_sub(hopeful);
@@ -56,10 +57,8 @@ impl std::fmt::Display for Misfit {
             ("No preemption victims found for incoming pod", hopeful),
             ("Preemption is not helpful for scheduling", hopeless),
         ]);
-        match histogram(&preemption) {
-            Some(text) => write!(f, " preemption: 0/{} nodes are available: {text}.", self.nodes),
-            None => Ok(()),
-        }
+        let text = histogram(&preemption).unwrap_or_default();
+        write!(f, " no new claims to deallocate, preemption: 0/{} nodes are available: {text}.", self.nodes)
     }
 }
 
@@ -85,8 +84,8 @@ mod tests {
         misfit.out.insert("c".into(), Out { reasons: Vec::new(), evictable: false });
         assert_eq!(
             misfit.to_string(),
-            "0/14 nodes are available: 1 Insufficient cpu, 12 node(s) did not have enough free storage. preemption: \
-             0/14 nodes are available: 1 No preemption victims found for incoming pod, 13 Preemption is not helpful \
+            "0/14 nodes are available: 1 Insufficient cpu, 12 node(s) did not have enough free storage. no new \
+             claims to deallocate, preemption: 0/14 nodes are available: 1 No preemption victims found for incoming pod, 13 Preemption is not helpful \
              for scheduling."
         );
     }
@@ -95,11 +94,7 @@ mod tests {
     fn what_is_said_about_the_pod_stands_alone() {
         let pod = Some("pod has unbound immediate PersistentVolumeClaims".to_owned());
         let misfit = Misfit { nodes: 2, pod, ..Misfit::default() };
-        assert_eq!(
-            misfit.to_string(),
-            "0/2 nodes are available: pod has unbound immediate PersistentVolumeClaims. preemption: 0/2 nodes are \
-             available: 2 Preemption is not helpful for scheduling."
-        );
-        assert_eq!(Misfit::default().to_string(), "0/0 nodes are available:");
+        let text = "0/2 nodes are available: pod has unbound immediate PersistentVolumeClaims. not found";
+        assert_eq!(misfit.to_string(), text);
     }
 }

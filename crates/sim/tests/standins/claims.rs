@@ -76,7 +76,10 @@ async fn a_cleared_selected_node_fails_the_binding_and_another_node_is_tried() {
     let pods = cluster.api::<Pod>();
     let refused = |pod: Option<&Pod>| pod.and_then(condition).is_some_and(|(reason, _)| reason == "SchedulerError");
     let pod = until(&pods, "p", refused).await.unwrap();
-    assert_eq!(condition(&pod).unwrap().1, "binding volumes: selectedNode annotation reset for PVC \"c\"");
+    assert_eq!(
+        condition(&pod).unwrap().1,
+        "running PreBind plugin \"VolumeBinding\": binding volumes: provisioning failed for PVC \"c\""
+    );
     cluster.nodes(&["n2"]).await;
     let cordon = Patch::Merge(json!({ "spec": { "unschedulable": true } }));
     let nodes: kube::Api<k8s_openapi::api::core::v1::Node> = kube::Api::all(cluster.client.clone());
@@ -92,8 +95,8 @@ async fn no_published_capacity_keeps_the_pod_pending_with_the_real_words_until_s
     cluster.class("WaitForFirstConsumer", true).await;
     cluster.claim("c").await;
     cluster.pod("p", &["c"], json!({})).await;
-    let text = "0/2 nodes are available: 2 node(s) did not have enough free storage. preemption: 0/2 nodes are \
-                available: 2 Preemption is not helpful for scheduling.";
+    let text = "0/2 nodes are available: 2 node(s) did not have enough free storage. no new claims to deallocate, \
+                preemption: 0/2 nodes are available: 2 Preemption is not helpful for scheduling.";
     let pods = cluster.api::<Pod>();
     let wanted = ("Unschedulable".to_owned(), text.to_owned());
     until(&pods, "p", |pod| pod.and_then(condition).as_ref() == Some(&wanted)).await;

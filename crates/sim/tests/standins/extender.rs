@@ -106,6 +106,7 @@ async fn the_request_is_as_go_encodes_it_and_scores_decide() {
     assert!(text.ends_with(",\"Nodes\":null,\"NodeNames\":[\"n1\",\"n2\",\"n3\"]}"), "{text}");
     let pod = fake.asked()[0].1["Pod"].clone();
     assert!(pod.get("kind").is_none() && pod.get("apiVersion").is_none());
+    assert!(pod["metadata"].get("managedFields").is_none(), "the real scheduler keeps none");
     assert_eq!((&pod["metadata"]["name"], pod["metadata"]["uid"].is_string()), (&json!("p"), true));
 }
 
@@ -145,8 +146,8 @@ async fn reasons_reach_the_pod_and_any_built_in_object_wakes_it() {
     let text = said(&cluster, "p", "Unschedulable", "nodes are available").await;
     assert_eq!(
         text,
-        "0/2 nodes are available: 1 held by another pod, 1 no disk of this class. preemption: 0/2 nodes are \
-         available: 1 No preemption victims found for incoming pod, 1 Preemption is not helpful for scheduling."
+        "0/2 nodes are available: 1 held by another pod, 1 no disk of this class. no new claims to \
+         deallocate, preemption: 0/2 nodes are available: 1 No preemption victims found for incoming pod, 1 Preemption is not helpful for scheduling."
     );
     // Its own new condition has woken it once; the second, identical one does not.
     crate::rig::eventually("the second attempt", async || fake.asked().len() == 2).await;
@@ -172,7 +173,8 @@ async fn an_empty_object_means_no_node_and_gives_no_reason() {
     let text = said(&cluster, "p", "Unschedulable", "available").await;
     assert_eq!(
         text,
-        "0/1 nodes are available: preemption: 0/1 nodes are available: 1 Preemption is not helpful for scheduling."
+        "0/1 nodes are available: no new claims to deallocate, preemption: 0/1 nodes are available: 1 Preemption is \
+         not helpful for scheduling."
     );
 }
 

@@ -33,8 +33,8 @@ fn cordoned_tainted_and_unready_nodes_need_a_toleration() {
     let unready = node("a", json!({ "status": { "conditions": [{ "type": "Ready", "status": "Unknown" }] } }));
     let plain = pod("p", json!({}));
     assert_eq!(judge(&plain, &cordoned, &[]).unwrap_err(), "node(s) were unschedulable");
-    assert_eq!(judge(&plain, &tainted, &[]).unwrap_err(), "node(s) had untolerated taint {k: v}");
-    assert!(judge(&plain, &unready, &[]).unwrap_err().contains("node.kubernetes.io/not-ready"));
+    assert_eq!(judge(&plain, &tainted, &[]).unwrap_err(), "node(s) had untolerated taint(s)");
+    assert_eq!(judge(&plain, &unready, &[]).unwrap_err(), "node(s) had untolerated taint(s)");
     assert_eq!(judge(&plain, &soft, &[]), Ok(()));
     let equal = pod("p", json!({ "tolerations": [{ "key": "k", "value": "v" }] }));
     assert_eq!(judge(&equal, &tainted, &[]), Ok(()));

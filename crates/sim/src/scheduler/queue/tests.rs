@@ -26,22 +26,43 @@ fn higher_priority_goes_first_then_the_longest_waiting() {
 }
 
 #[test]
-fn a_rejected_pod_sleeps_until_a_built_in_object_changes_and_never_wakes_before_its_backoff() {
+fn a_rejected_pod_sleeps_until_a_built_in_object_changes() {
     let (mut queue, start) = (Queue::new(Patience::default()), Instant::now());
     queue.offer(pod("a", json!({})), start);
-    let mut now = start;
+    assert_eq!(next(&mut queue, start).as_deref(), Some("a"));
+    assert_eq!(next(&mut queue, start), None, "it is away");
+    queue.rejected("a", true, start);
+    assert_eq!(next(&mut queue, start + SECOND * 299), None, "nothing happened: it sleeps");
+    queue.wake_all(start);
+    assert_eq!(next(&mut queue, start).as_deref(), Some("a"), "an idle scheduler does not hold it back");
+    queue.rejected("a", true, start);
+    assert_eq!(next(&mut queue, start + SECOND * 300).as_deref(), Some("a"), "it does not sleep for ever");
+}
+
+#[test]
+fn a_woken_pod_that_is_still_held_back_lets_all_others_go_first() {
+    let (mut queue, now) = (Queue::new(Patience::default()), Instant::now());
+    queue.offer(pod("woken", json!({ "spec": { "priority": 9 } })), now);
+    assert!(queue.pop(now).is_some());
+    queue.rejected("woken", false, now);
+    queue.wake_all(now);
+    queue.offer(pod("new", json!({})), now);
+    let order: Vec<_> = std::iter::from_fn(|| next(&mut queue, now)).collect();
+    assert_eq!(order, ["new", "woken"]);
+}
+
+#[test]
+fn after_an_error_the_backoff_doubles_up_to_its_limit_and_is_kept() {
+    let (mut queue, mut now) = (Queue::new(Patience::default()), Instant::now());
+    queue.offer(pod("a", json!({})), now);
     for backoff in [1, 2, 4, 8, 10, 10] {
         assert_eq!(next(&mut queue, now).as_deref(), Some("a"));
-        assert_eq!(next(&mut queue, now), None, "it is away");
-        queue.rejected("a", true, now);
+        queue.failed("a", now);
         queue.wake_all(now);
         assert_eq!(next(&mut queue, now + SECOND * (backoff - 1) + Duration::from_millis(999)), None);
         now += SECOND * backoff;
     }
     assert_eq!(next(&mut queue, now).as_deref(), Some("a"));
-    queue.rejected("a", false, now);
-    assert_eq!(next(&mut queue, now + SECOND * 299), None, "nothing happened: it sleeps");
-    assert_eq!(next(&mut queue, now + SECOND * 300).as_deref(), Some("a"), "but not for ever");
 }
 
 #[test]
