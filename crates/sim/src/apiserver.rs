@@ -20,6 +20,8 @@ mod selector;
 mod serve;
 mod shape;
 mod store;
+#[cfg(test)]
+mod tests;
 mod values;
 mod watching;
 mod write;

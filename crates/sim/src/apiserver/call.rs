@@ -36,7 +36,7 @@ impl Call {
             _ => (None, rest),
         };
         let [plural, name @ ..] = rest else { return Err(Refusal::no_path()) };
-        let known = store.catalogue.keys().any(|(g, v, _)| g == group && v == version);
+        let known = store.catalogue.values().any(|row| row.group == group && row.version == version && !row.custom());
         let none = || if known { Refusal::no_resource() } else { Refusal::no_path() };
         let res = Arc::clone(store.resource(group, version, plural).ok_or_else(none)?);
         let (name, sub) = match name {

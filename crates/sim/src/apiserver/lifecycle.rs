@@ -121,6 +121,9 @@ pub(super) fn delete(store: &mut Store, call: &Call, options: &Value) -> Result<
         let why = format!("the ResourceVersion in the precondition ({version}) does not match the one in record");
         return Err(Refusal::precondition(&call.res, call.name(), &why));
     }
+    if call.res.storage == NAMESPACES && ["default", "kube-public", "kube-system"].contains(&call.name()) {
+        return Err(Refusal::forbidden(&call.res, call.name(), "this namespace may not be deleted"));
+    }
     let asked = options["gracePeriodSeconds"].as_i64().or_else(|| call.param("gracePeriodSeconds").parse().ok());
     let dry = call.param("dryRun") == "All" || list(&options["dryRun"]).contains(&json!("All"));
     if dry {

@@ -63,14 +63,16 @@ fn keyed(target: &Value, changes: &[Value], keys: &[String], shape: Shape) -> Ve
     let mut items = if replace { Vec::new() } else { list(target).to_vec() };
     // Strategic merge identifies by the first key alone.
     let keys = &keys[..keys.len().min(1)];
+    let mut new = Vec::new();
     for change in changes {
         let place = items.iter().position(|item| same_item(keys, item, change));
         match (text(change, "/$patch"), place) {
             ("delete", Some(place)) => drop(items.remove(place)),
             ("replace", _) | ("delete", None) => {}
             (_, Some(place)) => strategic_at(&mut items[place], change, shape.item()),
-            (_, None) => items.push(change.clone()),
+            (_, None) => new.push(change.clone()),
         }
     }
-    items
+    new.append(&mut items); // new ones come first, as on a real server
+    new
 }

@@ -85,14 +85,7 @@ fn revision(store: &Store, call: &Call) -> Result<Option<u64>, Refusal> {
 pub(super) fn parse_revision(call: &Call) -> Result<Option<u64>, Refusal> {
     match call.param("resourceVersion") {
         "" | "0" => Ok(None),
-        text => text.parse().map(Some).map_err(|_| {
-            Refusal::invalid_as(
-                "",
-                "ListOptions",
-                "",
-                &[("FieldValueInvalid", "resourceVersion".to_owned(), format!("Invalid value: \"{text}\""))],
-            )
-        }),
+        text => text.parse().map(Some).map_err(|_| Refusal::bad(format!("resourceVersion {text} is no number"))),
     }
 }
 

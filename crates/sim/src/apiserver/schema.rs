@@ -1,7 +1,7 @@
 //! Structural schemas of custom resources: pruning, defaults and validation, as pure functions.
 //!
-//! Of CEL only the transition rules `self.x == oldSelf.x` are known (immutable fields); other rules are not evaluated
-//! here but on real servers.
+//! Of CEL only the transition rules are known that hold a field fast (`self.x == oldSelf.x`); other rules are not
+//! evaluated here but on real servers.
 
 use regex::Regex;
 use serde_json::{Map, Value};
@@ -208,24 +208,37 @@ fn alternatives(value: &Value, schema: &Value, path: &str, causes: &mut Vec<Caus
     }
 }
 
-/// `self.a.b == oldSelf.a.b`, as the paths of both sides.
-fn immutable_field(rule: &str) -> Option<&str> {
-    let (new, old) = rule.split_once("==")?;
-    let (new, old) = (new.trim().strip_prefix("self")?, old.trim().strip_prefix("oldSelf")?);
-    (new == old && new.chars().all(|c| c.is_alphanumeric() || c == '.' || c == '_')).then_some(new)
+/// What a rule holds fast: of terms joined by `&&`, the field of each `self.a == oldSelf.a` (true: its value) and
+/// `has(self.a) == has(oldSelf.a)` (false: whether it is there). Other rules are not evaluated here.
+fn held_fast(rule: &str) -> Vec<(&str, bool)> {
+    let terms = if rule.contains("||") { "" } else { rule };
+    terms
+        .split("&&")
+        .filter_map(|term| {
+            let (new, old) = term.split_once("==")?;
+            let (new, old) = (new.trim(), old.trim());
+            let presence = |side: &str| side.starts_with("has(") && side.ends_with(')');
+            let inner = |side| if presence(side) { &side[4..side.len() - 1] } else { side };
+            let (field, before) = (inner(new).strip_prefix("self")?, inner(old).strip_prefix("oldSelf")?);
+            let plain = field.chars().all(|c| c.is_alphanumeric() || c == '.' || c == '_');
+            (field == before && plain && presence(new) == presence(old)).then_some((field, !presence(new)))
+        })
+        .collect()
 }
 
 fn transitions(value: &Value, old: &Value, schema: &Value, path: &str, causes: &mut Vec<Cause<'static>>) {
     for rule in list(&schema[RULES]) {
-        if let Some(field) = immutable_field(text(rule, "/rule")) {
+        let broken = held_fast(text(rule, "/rule")).iter().any(|(field, by_value)| {
             let pointer = field.replace('.', "/");
-            if value.pointer(&pointer) != old.pointer(&pointer) {
-                let why = match text(rule, "/message") {
-                    "" => format!("failed rule: {}", text(rule, "/rule")),
-                    message => message.to_owned(),
-                };
-                causes.push(("FieldValueInvalid", path.to_owned(), format!("Invalid value: {why}")));
-            }
+            let (now, before) = (value.pointer(&pointer), old.pointer(&pointer));
+            if *by_value { now != before } else { now.is_some() != before.is_some() }
+        });
+        if broken {
+            let why = match text(rule, "/message") {
+                "" => format!("failed rule: {}", text(rule, "/rule")),
+                message => message.to_owned(),
+            };
+            causes.push(("FieldValueInvalid", path.to_owned(), format!("Invalid value: {why}")));
         }
     }
     let (Some(known), Some(fields)) = (schema["properties"].as_object(), value.as_object()) else { return };

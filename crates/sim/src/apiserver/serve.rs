@@ -117,7 +117,9 @@ fn get(shared: &Arc<Shared>, call: Call) -> Result<Response<Body>, Refusal> {
 fn act(shared: &Arc<Shared>, call: &Call, method: &Method, body: Value) -> Result<Response<Body>, Refusal> {
     let mut store = shared.store.write();
     let (code, object) = match (method.as_str(), call.name.is_some(), call.sub.as_str()) {
-        ("POST", false, _) => (201, write::create(&mut store, call, body)?),
+        ("POST", false, _) if call.namespace.is_some() == call.res.namespaced => {
+            (201, write::create(&mut store, call, body)?)
+        }
         ("POST", true, "binding") => {
             write::bind(&mut store, call, &body)?;
             return Ok(success(201, None));

@@ -2,7 +2,7 @@
 //! resource: what the server owns in metadata is restored, status and spec are kept apart, defaults and schema applied,
 //! ownership of fields recorded; an object that did not change is not written.
 
-use std::sync::Arc;
+use std::sync::{Arc, LazyLock};
 
 use rand::Rng;
 use regex::Regex;
@@ -45,7 +45,7 @@ pub(super) fn create(store: &mut Store, call: &Call, body: Value) -> Result<Arc<
     let mut new = call.decode(body)?;
     let namespace = call.namespace.clone().unwrap_or_default();
     let sent = text(&new, "/metadata/namespace").to_owned();
-    if call.res.namespaced && (namespace.is_empty() || !sent.is_empty() && sent != namespace) {
+    if call.res.namespaced && !sent.is_empty() && sent != namespace {
         return Err(Refusal::bad(
             "the namespace of the provided object does not match the namespace sent on the request",
         ));
@@ -172,6 +172,12 @@ fn apply(store: &mut Store, call: &Call, body: Value) -> Result<(Arc<Object>, bo
         }
         Err(absent) if !call.sub.is_empty() => Err(absent),
         Err(_) => {
+            let named = name_of(&wanted);
+            if !named.is_empty() && named != call.name() {
+                return Err(Refusal::bad(format!(
+                    "the name of the object ({named}) does not match the name on the URL"
+                )));
+            }
             let mut new = apply_to(&json!({"metadata": {"name": call.name()}}))?;
             object(&mut new).insert("kind".to_owned(), json!(call.res.kind));
             object(&mut new).insert("apiVersion".to_owned(), json!(call.res.group_version()));
@@ -278,6 +284,7 @@ fn settle(call: &Call, old: Option<&Value>, new: &mut Value) -> Result<(), Refus
             return invalid(&causes);
         }
     }
+    bad_label(new).map_or(Ok(()), |cause| invalid(&[cause]))?;
     let Some(old) = old else {
         let absent = |pointer: &str| new.pointer(pointer).is_none_or(|value| value.is_null() || *value == json!([]));
         let missing = res.rules.required.iter().filter(|(pointer, _)| absent(pointer));
@@ -287,8 +294,10 @@ fn settle(call: &Call, old: Option<&Value>, new: &mut Value) -> Result<(), Refus
         return if causes.is_empty() { Ok(()) } else { invalid(&causes) };
     };
     for pointer in &res.rules.immutable {
+        // With "!" it cannot be set either.
+        let (pointer, always) = pointer.strip_prefix('!').map_or((pointer.as_str(), false), |pointer| (pointer, true));
         let before = old.pointer(pointer).filter(|value| !value.is_null());
-        if before.is_some_and(|before| Some(before) != new.pointer(pointer)) {
+        if (always || before.is_some()) && before != new.pointer(pointer) {
             let field = pointer[1..].replace('/', ".");
             return invalid(&[("FieldValueInvalid", field, "Invalid value: field is immutable".to_owned())]);
         }
@@ -316,6 +325,22 @@ fn settle(call: &Call, old: Option<&Value>, new: &mut Value) -> Result<(), Refus
         meta(new).insert("generation".to_owned(), json!(generation));
     }
     Ok(())
+}
+
+/// The first label that has not the form of one.
+fn bad_label(new: &Value) -> Option<Cause<'static>> {
+    static NAME: LazyLock<Option<Regex>> =
+        LazyLock::new(|| Regex::new("^[A-Za-z0-9]([-A-Za-z0-9_.]{0,61}[A-Za-z0-9])?$").ok());
+    let named = |text: &str| NAME.as_ref().is_none_or(|form| form.is_match(text));
+    let labels = new["metadata"]["labels"].as_object().into_iter().flatten();
+    let mut labels = labels.map(|(key, value)| (key, value.as_str()));
+    let fits = |key: &str, value: Option<&str>| {
+        named(key.rsplit_once('/').map_or(key, |(_, name)| name))
+            && value.is_some_and(|text| text.is_empty() || named(text))
+    };
+    let (key, value) = labels.find(|(key, value)| !fits(key, *value))?;
+    let why = format!("Invalid value: {key}={}: a label", value.unwrap_or("no string"));
+    Some(("FieldValueInvalid", "metadata.labels".to_owned(), why))
 }
 
 /// Writes, unless it is a dry run; an object whose last finalizer went while it is being deleted is removed instead.
@@ -354,12 +379,17 @@ pub(super) fn bind(store: &mut Store, call: &Call, binding: &Value) -> Result<()
         return refuse(&format!("pod {} is already assigned to node \"{node}\"", call.name()));
     }
     let mut new = old.value.clone();
-    object(object(&mut new).entry("spec").or_insert(Value::Null))
-        .insert("nodeName".to_owned(), binding["target"]["name"].clone());
-    let annotations = binding["metadata"].get("annotations").cloned().unwrap_or_else(|| json!({}));
-    let scheduled = json!({"type": "PodScheduled", "status": "True", "lastProbeTime": null, "lastTransitionTime": now});
-    let change = json!({"metadata": {"annotations": annotations}, "status": {"conditions": [scheduled]}});
-    let mut new = patch::strategic(&new, &change);
+    new["spec"]["nodeName"] = binding["target"]["name"].clone();
+    if let Some(annotations) = binding["metadata"].get("annotations") {
+        new = patch::merge(&new, &json!({"metadata": {"annotations": annotations}}));
+    }
+    let status = object(&mut new["status"]);
+    status.remove("nominatedNodeName");
+    let mut conditions = status.remove("conditions").map_or_else(Vec::new, |conditions| list(&conditions).to_vec());
+    conditions.retain(|condition| condition["type"] != "PodScheduled");
+    conditions
+        .push(json!({"type": "PodScheduled", "status": "True", "lastProbeTime": null, "lastTransitionTime": now}));
+    status.insert("conditions".to_owned(), Value::Array(conditions));
     let writer = Writer { subresource: "binding".to_owned(), ..call.writer.clone() };
     apply::updated(Some(&old.value), &mut new, Shape::root(None), &writer);
     commit(store, call, &call.key(), new);
