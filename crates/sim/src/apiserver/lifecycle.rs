@@ -9,7 +9,6 @@ use serde_json::{Value, json};
 use super::call::Call;
 use super::refusal::Refusal;
 use super::resources::Resource;
-use super::selector::match_labels;
 use super::store::{DEFINITIONS, Key, Object, Store};
 use super::values::{list, meta, object, text};
 use super::write;
@@ -244,21 +243,6 @@ fn release(store: &mut Store, storage: &str, key: &Key, holder: &Object, now: &s
         store.put(storage, key, new);
     }
     after(store, storage, now);
-}
-
-/// Deletes a pod unless a disruption budget of its namespace forbids it now.
-pub(super) fn evict(store: &mut Store, call: &Call, eviction: &Value) -> Result<(), Refusal> {
-    let pod = call.find(store)?;
-    let budgets = store.table("policy/poddisruptionbudgets");
-    let forbids =
-        budgets.map(|table| table.scan(call.namespace.as_deref())).into_iter().flatten().any(|(_, budget)| {
-            match_labels(&budget.value["spec"]["selector"], &pod.value)
-                && budget.value["status"]["disruptionsAllowed"].as_i64().unwrap_or_default() <= 0
-        });
-    if forbids && !text(&pod.value, "/spec/nodeName").is_empty() {
-        return Err(Refusal::too_many("Cannot evict pod as it would violate the pod's disruption budget."));
-    }
-    delete(store, call, &eviction["deleteOptions"]).map(drop)
 }
 
 /// Creates what every cluster has.

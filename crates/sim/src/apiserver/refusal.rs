@@ -114,11 +114,6 @@ impl Refusal {
         Self::new(403, "Forbidden", message, Some(about(res, name, &res.plural)))
     }
 
-    pub fn too_many(message: &str) -> Self {
-        let causes = json!({"causes": [{"reason": "DisruptionBudget", "message": message}]});
-        Self::new(429, "TooManyRequests", message, Some(causes))
-    }
-
     pub fn expired(asked: u64, oldest: u64) -> Self {
         Self::new(410, "Expired", format!("too old resource version: {asked} ({oldest})"), None)
     }

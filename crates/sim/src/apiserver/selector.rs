@@ -6,7 +6,6 @@ use serde_json::Value;
 
 use super::refusal::Refusal;
 use super::resources::Resource;
-use super::values::text;
 
 #[derive(Debug, Clone, PartialEq, Eq)]
 enum Rule {
@@ -194,19 +193,4 @@ impl<'a> Tokens<'a> {
             }
         }
     }
-}
-
-/// True if a LabelSelector object (matchLabels only) selects these labels.
-pub(super) fn match_labels(selector: &Value, object: &Value) -> bool {
-    let wanted = selector.get("matchLabels").and_then(Value::as_object);
-    wanted.is_some_and(|wanted| {
-        wanted
-            .iter()
-            .all(|(key, value)| object.pointer("/metadata/labels").and_then(|labels| labels.get(key)) == Some(value))
-    })
-}
-
-/// The name of an object.
-pub(super) fn name_of(value: &Value) -> &str {
-    text(value, "/metadata/name")
 }

