@@ -34,6 +34,7 @@ use kube::Client;
 
 use crate::config::Config;
 use crate::discover;
+use crate::metrics::Metrics;
 use crate::serving::{Open, ServingError};
 use crate::standalone::tidy;
 use board::Board;
@@ -65,6 +66,7 @@ struct Context {
     settings: Settings,
     engine: Arc<Engine>,
     queue: Arc<WipeQueue>,
+    metrics: Arc<Metrics>,
     events: Events,
     board: Board,
     /// Pools of the configuration file: never a DiskPool's to change.
@@ -95,6 +97,7 @@ pub async fn run(
         settings,
         engine: open.engine.clone(),
         queue: open.queue.clone(),
+        metrics: open.metrics.clone(),
         events,
         board: Board::default(),
         own_pools: config.engine(&node, crate::VERSION).pools,

@@ -3,7 +3,7 @@
 //! Every name stands in `docs/metrics.md`; a test compares the two.
 
 use bedplate_provisioner::engine::Engine;
-use prometheus::{Encoder, Gauge, GaugeVec, IntGauge, Opts, Registry, TextEncoder};
+use prometheus::{Encoder, Gauge, GaugeVec, IntCounterVec, IntGauge, Opts, Registry, TextEncoder};
 
 /// Every phase a volume can be in, for the closed label set.
 pub const PHASES: [&str; 14] = [
@@ -33,7 +33,12 @@ pub struct Metrics {
     progress: Gauge,
     closed: IntGauge,
     resident: IntGauge,
+    writes: IntCounterVec,
+    registered: IntGauge,
 }
+
+/// Every kind of object that an agent writes, for the closed label set.
+pub const KINDS: [&str; 5] = ["DiskPool", "LocalVolume", "Node", "StorageNode", "WipeReceipt"];
 
 impl Metrics {
     /// Register everything.
@@ -66,8 +71,19 @@ impl Metrics {
                 "1 where the ledger could not be written and closed itself.",
             ))?,
             resident: IntGauge::with_opts(opts("resident_memory_bytes", "Resident memory of the agent."))?,
+            writes: IntCounterVec::new(
+                opts("api_writes_total", "Writes to the API server that were answered, by kind of object."),
+                &["kind"],
+            )?,
+            registered: IntGauge::with_opts(opts(
+                "kubelet_registered_bool",
+                "1 where the kubelet took the driver when it was last asked.",
+            ))?,
         };
-        let collectors: [Box<dyn prometheus::core::Collector>; 7] = [
+        for kind in KINDS {
+            metrics.writes.with_label_values(&[kind]);
+        }
+        let collectors: [Box<dyn prometheus::core::Collector>; 9] = [
             Box::new(metrics.volumes.clone()),
             Box::new(metrics.pool.clone()),
             Box::new(metrics.present.clone()),
@@ -75,11 +91,23 @@ impl Metrics {
             Box::new(metrics.progress.clone()),
             Box::new(metrics.closed.clone()),
             Box::new(metrics.resident.clone()),
+            Box::new(metrics.writes.clone()),
+            Box::new(metrics.registered.clone()),
         ];
         for collector in collectors {
             metrics.registry.register(collector)?;
         }
         Ok(metrics)
+    }
+
+    /// The API server answered a write to an object of this kind, one of [`KINDS`].
+    pub fn wrote(&self, kind: &str) {
+        self.writes.with_label_values(&[kind]).inc();
+    }
+
+    /// The kubelet answered to the registration.
+    pub fn registered(&self, taken: bool) {
+        self.registered.set(i64::from(taken));
     }
 
     /// Look at the engine and write the exposition text.

@@ -3,8 +3,8 @@
 //! [`Open`] is a node half that is opened and not served yet, so that a front can look at it first; [`Open::serve`] runs
 //! it together with the front's own work.
 
-use std::os::unix::fs::DirBuilderExt;
-use std::path::PathBuf;
+use std::os::unix::fs::{DirBuilderExt, MetadataExt};
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -22,6 +22,9 @@ use crate::throttle;
 
 /// How long calls may run on after the end was asked for.
 const DRAIN: Duration = Duration::from_secs(20);
+
+/// How often a socket's place is looked at.
+pub(crate) const LOOK: Duration = Duration::from_secs(1);
 
 /// Why the agent does not run.
 #[derive(Debug, thiserror::Error)]
@@ -120,13 +123,10 @@ impl Open {
             // An error means the sender is gone: the end as well.
             let _ = stopped.wait_for(|end| *end).await;
         };
-        let serve_csi = bedplate_csi::server::serve(csi, routes, until_stopped(stopped.clone()), DRAIN);
+        let serve_csi = serve_csi(csi, routes, until_stopped(stopped.clone()));
         let serve_admin = admin::serve(admin, Admin { engine: engine.clone(), metrics }, until_stopped(stopped));
         let serving = async {
-            tokio::try_join!(async { serve_csi.await.map_err(ServingError::Csi) }, async {
-                serve_admin.await.map_err(ServingError::Admin)
-            },)
-            .map(|_| ())
+            tokio::try_join!(serve_csi, async { serve_admin.await.map_err(ServingError::Admin) },).map(|_| ())
         };
         let ended = {
             tokio::pin!(serving, shutdown, front);
@@ -151,6 +151,47 @@ impl Open {
             tracing::error!(error = %error, "the wipe queue did not end well");
         }
         ended
+    }
+}
+
+/// Serve CSI until `stop` resolves. A socket that somebody takes away (a kubelet's folder that is set up anew) is made
+/// again: whoever has it open is served to the end of its calls.
+async fn serve_csi(
+    bound: bedplate_csi::server::Bound,
+    routes: tonic::service::Routes,
+    stop: impl Future<Output = ()>,
+) -> Result<(), ServingError> {
+    let path = bound.path().to_owned();
+    let mut next = Some(bound);
+    tokio::pin!(stop);
+    loop {
+        let bound = match next.take() {
+            Some(bound) => bound,
+            None => bedplate_csi::server::bind(&path).map_err(ServingError::Bind)?,
+        };
+        let mut stopped = false;
+        let end = async {
+            tokio::select! {
+                () = &mut stop => stopped = true,
+                () = until_gone(&path) => tracing::warn!(socket = %path.display(), "the CSI socket is gone, it is made again"),
+            }
+        };
+        bedplate_csi::server::serve(bound, routes.clone(), end, DRAIN).await.map_err(ServingError::Csi)?;
+        if stopped {
+            return Ok(());
+        }
+    }
+}
+
+/// Resolves when what is at `socket` is not what is there now.
+pub(crate) async fn until_gone(socket: &Path) {
+    let now = || std::fs::symlink_metadata(socket).ok().map(|found| (found.dev(), found.ino()));
+    let ours = now();
+    loop {
+        tokio::time::sleep(LOOK).await;
+        if now() != ours {
+            return;
+        }
     }
 }
 

@@ -182,3 +182,6 @@ fn worth(conditions: Conditions, confidence: &Confidence) -> String {
 fn mib(rate: f64) -> i64 {
     (rate * f64::from(1 << 20)).round() as i64
 }
+
+#[cfg(test)]
+mod tests;

@@ -14,12 +14,11 @@ use futures::StreamExt;
 use k8s_openapi::api::core::v1::Node;
 use kube::api::{Api, Patch, PatchParams};
 use kube::core::PartialObjectMeta;
-use kube::runtime::watcher::{self, Event};
 use serde_json::json;
 
 use super::Context;
 use super::board::NodeFacts;
-use super::watch::follow;
+use super::watch::{News, follow};
 
 /// When labels that could not be written are tried again.
 const AGAIN: Duration = Duration::from_secs(2);
@@ -27,32 +26,23 @@ const AGAIN: Duration = Duration::from_secs(2);
 /// Run for ever.
 pub async fn run(context: Arc<Context>) -> std::convert::Infallible {
     let api: Api<Node> = Api::all(context.client.clone());
-    let config = watcher::Config::default().fields(&format!("metadata.name={}", context.node));
-    let mut objects = follow("Node", Api::<PartialObjectMeta<Node>>::all(context.client.clone()), config);
+    let metadata: Api<PartialObjectMeta<Node>> = Api::all(context.client.clone());
+    let mut objects = follow("Node", metadata, format!("metadata.name={}", context.node));
     let mut told = context.board.told.subscribe();
-    let mut listing: Option<NodeFacts> = None;
     // What was last applied, and to which Node.
     let mut applied: Option<(String, BTreeMap<String, String>)> = None;
     let mut again = false;
     loop {
         tokio::select! {
-            Some(event) = objects.next() => {
+            Some(news) = objects.next() => {
                 let facts = |meta: kube::core::ObjectMeta| NodeFacts {
                     uid: meta.uid.unwrap_or_default(),
                     labels: meta.labels.unwrap_or_default(),
                 };
-                let now = match event {
-                    Event::Init => {
-                        listing = None;
-                        continue;
-                    }
-                    Event::InitApply(object) => {
-                        listing = Some(facts(object.metadata));
-                        continue;
-                    }
-                    Event::InitDone => listing.take(),
-                    Event::Apply(object) => Some(facts(object.metadata)),
-                    Event::Delete(_) => None,
+                let now = match news {
+                    News::Listed(objects) => objects.into_iter().next().map(|object| facts(object.metadata)),
+                    News::Applied(object) => Some(facts(object.metadata)),
+                    News::Deleted(_) => None,
                 };
                 context.board.node.send_if_modified(|last| {
                     let news = *last != now;
@@ -79,6 +69,7 @@ pub async fn run(context: Arc<Context>) -> std::convert::Infallible {
         }
         match apply(&api, &context, &node.uid, &wanted).await {
             Ok(()) => {
+                context.metrics.wrote("Node");
                 tracing::info!(labels = ?wanted, "node labels written");
                 applied = Some((node.uid, wanted));
             }

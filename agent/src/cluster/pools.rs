@@ -19,19 +19,20 @@ use bedplate_provisioner::engine::{Engine, PutPoolError};
 use bedplate_provisioner::store::chain;
 use futures::StreamExt;
 use kube::api::{Api, Patch, PatchParams};
-use kube::runtime::watcher::{self, Event};
 use kube::{Resource, ResourceExt};
 use serde_json::json;
 
-use super::watch::follow;
+use super::watch::{News, follow};
 use super::{Context, disks};
 use crate::standalone::{demanded, tidy};
 use judge::{Place, Verdict, judge};
 
 /// Changes within this time are looked at together.
 const BURST: Duration = Duration::from_millis(50);
-/// How often a pool that could not be opened is tried again.
+/// When a pool that is absent, or an answer that was not taken, is tried again.
 const AGAIN: Duration = Duration::from_secs(5);
+/// When one that was refused is tried again: its directory may have been made meanwhile.
+const LATER: Duration = Duration::from_secs(30);
 
 /// At the start: open again what volumes of the ledger stand on, draining until its DiskPool says more.
 pub async fn reopen(context: &Arc<Context>) {
@@ -60,40 +61,34 @@ pub async fn reopen(context: &Arc<Context>) {
 /// Run for ever.
 pub async fn run(context: Arc<Context>) -> std::convert::Infallible {
     let api: Api<DiskPool> = Api::all(context.client.clone());
-    let mut objects = follow("DiskPools", api.clone(), watcher::Config::default());
+    let mut objects = follow("DiskPools", api.clone(), String::new());
     let board = &context.board;
     let (mut node, mut seen, mut looked) =
         (board.node.subscribe(), board.disks.subscribe(), board.node_looked.subscribe());
     let (mut figures, mut changes) = (board.figures.subscribe(), context.engine.changes());
     let mut wishes: BTreeMap<String, DiskPool> = BTreeMap::new();
-    let mut listing: Option<BTreeMap<String, DiskPool>> = None;
     let mut listed = false;
     // What was answered last, so that a change by others of other nodes' answers costs nothing here.
     let mut answered: BTreeMap<String, NodeAnswer> = BTreeMap::new();
-    let mut trouble = false;
+    let mut again: Option<Duration> = None;
     loop {
         tokio::select! {
-            Some(event) = objects.next() => match event {
-                Event::Init => { listing = Some(BTreeMap::new()); continue }
-                Event::InitApply(object) => {
-                    if let Some(listing) = &mut listing {
-                        listing.insert(object.name_any(), object);
-                    }
-                    continue
-                }
-                Event::InitDone => {
-                    wishes = listing.take().unwrap_or_default();
+            Some(news) = objects.next() => match news {
+                News::Listed(objects) => {
+                    wishes = objects.into_iter().map(|object| (object.name_any(), object)).collect();
                     listed = true;
+                    // The API server may come back from a backup, with older answers.
+                    answered.clear();
                 }
-                Event::Apply(object) => { wishes.insert(object.name_any(), object); }
-                Event::Delete(object) => { wishes.remove(&object.name_any()); }
+                News::Applied(object) => { wishes.insert(object.name_any(), object); }
+                News::Deleted(object) => { wishes.remove(&object.name_any()); }
             },
             _ = node.changed() => {}
             _ = looked.changed() => {}
             _ = seen.changed() => {}
             _ = figures.changed() => {}
             _ = changes.changed(), if drains(&context) => {}
-            () = tokio::time::sleep(AGAIN), if trouble => {}
+            () = tokio::time::sleep(again.unwrap_or(LATER)), if again.is_some() => {}
         }
         tokio::time::sleep(BURST).await;
         // Nothing is decided before the API server, discovery and the Node were heard once.
@@ -111,13 +106,18 @@ pub async fn run(context: Arc<Context>) -> std::convert::Infallible {
                 continue;
             }
         };
-        trouble = answers.values().flatten().any(|answer| answer.state == PoolState::Absent);
+        let states = || answers.values().flatten().map(|answer| answer.state);
+        again = if states().any(|state| state == PoolState::Absent) {
+            Some(AGAIN)
+        } else {
+            states().any(|state| state == PoolState::Refused).then_some(LATER)
+        };
         context.board.pools_known.send_if_modified(|known| !std::mem::replace(known, true));
         for (name, answer) in answers {
             let Some(object) = wishes.get(&name) else { continue };
             if let Err(error) = answer_if_new(&api, &context, object, answer, &mut answered).await {
                 tracing::warn!(pool = name, error = %chain(&error), "a DiskPool could not be answered");
-                trouble = true;
+                again = Some(AGAIN);
             }
         }
     }
@@ -136,8 +136,12 @@ fn settle(
     let engine = &context.engine;
     let before: Vec<PoolConfig> = engine.pools().iter().filter_map(|pool| engine.pool_config(&pool.name)).collect();
     let own: BTreeSet<&PoolName> = context.own_pools.iter().map(|pool| &pool.name).collect();
-    let taken: Vec<(PoolName, PathBuf)> =
-        context.own_pools.iter().map(|pool| (pool.name.clone(), pool.directory.clone())).collect();
+    // Those of the configuration file, and those that still drain after their DiskPool is gone.
+    let orphaned = |pool: &&PoolConfig| {
+        !own.contains(&pool.name) && !wishes.iter().any(|wish| wish.name_any() == pool.name.as_str())
+    };
+    let taken = context.own_pools.iter().chain(before.iter().filter(orphaned));
+    let taken: Vec<(PoolName, PathBuf)> = taken.map(|pool| (pool.name.clone(), pool.directory.clone())).collect();
     let places = places(context, wishes, &taken);
     // Without a Node nobody knows what its labels are: those that ask for some are left as they are.
     let known: Vec<DiskPool> =
@@ -294,6 +298,7 @@ async fn answer_if_new(
         "status": { "nodes": nodes },
     });
     api.patch_status(&name, &how, &Patch::Apply(&body)).await?;
+    context.metrics.wrote("DiskPool");
     match answer {
         Some(answer) => answered.insert(name, answer),
         None => answered.remove(&name),

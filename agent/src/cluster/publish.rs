@@ -13,13 +13,12 @@ use bedplate_provisioner::store::{CommitError, chain};
 use futures::StreamExt;
 use kube::Resource;
 use kube::api::{Api, Patch, PatchParams};
-use kube::runtime::watcher::{self, Event};
 use serde_json::json;
 use tokio::time::Instant;
 
 use super::node_status::{Parts, status, steady};
 use super::status::settled;
-use super::watch::follow;
+use super::watch::{News, follow};
 use super::{Context, disks};
 use crate::standalone::beneath;
 
@@ -31,8 +30,7 @@ const AGAIN: Duration = Duration::from_secs(1);
 /// Run for ever.
 pub async fn run(context: Arc<Context>) -> std::convert::Infallible {
     let api: Api<StorageNode> = Api::all(context.client.clone());
-    let config = watcher::Config::default().fields(&format!("metadata.name={}", context.node));
-    let mut objects = follow("StorageNode", api.clone(), config);
+    let mut objects = follow("StorageNode", api.clone(), format!("metadata.name={}", context.node));
     let board = &context.board;
     let mut changes = context.engine.changes();
     let (mut seen, mut known, mut pools) =
@@ -41,20 +39,17 @@ pub async fn run(context: Arc<Context>) -> std::convert::Infallible {
         (board.node.subscribe(), board.registered.subscribe(), board.figures.subscribe());
     // What is there, once the API server has said so.
     let mut there: Option<Option<StorageNode>> = None;
-    let mut listing: Option<StorageNode> = None;
     let mut written: Option<StorageNodeStatus> = None;
     let mut due: Option<Instant> = Some(Instant::now());
     loop {
         let at = due.unwrap_or_else(|| Instant::now() + Duration::from_hours(1));
         tokio::select! {
-            Some(event) = objects.next() => {
-                match event {
-                    Event::Init => listing = None,
-                    Event::InitApply(object) => listing = Some(object),
-                    Event::InitDone => there = Some(listing.take()),
-                    Event::Apply(object) => there = Some(Some(object)),
-                    Event::Delete(_) => there = Some(None),
-                }
+            Some(news) = objects.next() => {
+                there = Some(match news {
+                    News::Listed(objects) => objects.into_iter().next(),
+                    News::Applied(object) => Some(object),
+                    News::Deleted(_) => None,
+                });
                 // Somebody else's change, or none: both mean that what was written is not known to be there.
                 let now = there.as_ref().and_then(|there| there.as_ref()?.status.as_ref());
                 if now != written.as_ref() {
@@ -85,6 +80,7 @@ pub async fn run(context: Arc<Context>) -> std::convert::Infallible {
                 }
                 match write(&api, &context, there_now.is_none(), &new).await {
                     Ok(object) => {
+                        context.metrics.wrote("StorageNode");
                         there = Some(Some(object));
                         written = Some(new);
                     }

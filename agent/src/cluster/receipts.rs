@@ -145,7 +145,10 @@ async fn make(context: &Context, api: &Api<WipeReceipt>, receipt: &Receipt) -> R
     object.labels_mut().insert(LABEL_NODE.to_owned(), context.node.to_string());
     object.labels_mut().insert(LABEL_MANAGED_BY.to_owned(), MANAGER_AGENT.to_owned());
     match api.create(&PostParams::default(), &object).await {
-        Ok(_) => Ok(()),
+        Ok(_) => {
+            context.metrics.wrote("WipeReceipt");
+            Ok(())
+        }
         // Made before, by us: the name holds the volume's 128 random bits.
         Err(kube::Error::Api(status)) if status.code == 409 => Ok(()),
         Err(error) => Err(PublishError::Api(error)),

@@ -4,10 +4,8 @@
 //! whether it took it. The socket is made again when it or the folder is gone: a kubelet that was set up anew, another
 //! kubelet root mounted over the first. The folder itself is the kubelet's to make.
 
-use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::Duration;
 
 use bedplate_api::StorageNode;
 use bedplate_api::names::{DRIVER, PLUGIN_VERSION, REGISTRATION_SOCKET};
@@ -22,9 +20,7 @@ use tonic::{Request, Response, Status};
 
 use super::Context;
 use super::events::Notice;
-
-/// How often the socket's place is looked at. A kubelet asks within seconds of a socket's appearing.
-const LOOK: Duration = Duration::from_secs(1);
+use crate::serving::{LOOK, until_gone};
 
 /// Run for ever.
 pub async fn run(context: Arc<Context>) -> std::convert::Infallible {
@@ -37,6 +33,7 @@ pub async fn run(context: Arc<Context>) -> std::convert::Infallible {
                 Ok(bound) => {
                     said.clear();
                     tracing::info!(socket = %socket.display(), endpoint = %context.settings.endpoint.display(), "waiting for the kubelet");
+                    context.metrics.registered(false);
                     context.board.registered.send_replace(None);
                     let routes = Routes::new(RegistrationServer::new(Plugin { context: context.clone() }));
                     let gone = until_gone(&socket);
@@ -55,18 +52,6 @@ pub async fn run(context: Arc<Context>) -> std::convert::Infallible {
             said = trouble;
         }
         tokio::time::sleep(LOOK).await;
-    }
-}
-
-/// Resolves when what is at `socket` is not what is there now.
-async fn until_gone(socket: &Path) {
-    let now = |path: &Path| std::fs::symlink_metadata(path).ok().map(|found| (found.dev(), found.ino()));
-    let ours = now(socket);
-    loop {
-        tokio::time::sleep(LOOK).await;
-        if now(socket) != ours {
-            return;
-        }
     }
 }
 
@@ -105,6 +90,7 @@ impl Registration for Plugin {
             self.context.events.tell(Notice::warning(self.about(), "RegistrationRefused", note));
             Err(error)
         };
+        self.context.metrics.registered(answer.is_ok());
         self.context.board.registered.send_replace(Some(answer));
         Ok(Response::new(RegistrationStatusResponse {}))
     }

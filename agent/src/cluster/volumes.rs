@@ -16,7 +16,6 @@ use bedplate_provisioner::engine::{CommandError, CreateError, Engine, Known, Out
 use bedplate_provisioner::store::chain;
 use futures::StreamExt;
 use kube::api::{Api, Patch, PatchParams};
-use kube::runtime::watcher::{self, Event};
 use kube::{Resource, ResourceExt};
 use serde_json::json;
 use tokio::sync::Semaphore;
@@ -26,7 +25,7 @@ use super::Context;
 use super::decide::{Order, decide};
 use super::events::Notice;
 use super::status::{of_none, of_volume, with_conditions};
-use super::watch::follow;
+use super::watch::{News, follow};
 use track::{Tracked, write_due};
 
 /// How many volumes are made, released or retained at once: enough to share fsyncs of the journal.
@@ -57,8 +56,6 @@ struct Volumes {
     context: Arc<Context>,
     api: Api<LocalVolume>,
     tracked: BTreeMap<String, Tracked>,
-    /// Names seen since a (re)list began; `None` between lists.
-    listing: Option<BTreeSet<String>>,
     beside: JoinSet<Done>,
     slots: Arc<Semaphore>,
 }
@@ -66,8 +63,7 @@ struct Volumes {
 /// Run for ever.
 pub async fn run(context: Arc<Context>) -> std::convert::Infallible {
     let api: Api<LocalVolume> = Api::all(context.client.clone());
-    let config = watcher::Config::default().fields(&format!("spec.nodeName={}", context.node));
-    let mut objects = follow("LocalVolumes", api.clone(), config);
+    let mut objects = follow("LocalVolumes", api.clone(), format!("spec.nodeName={}", context.node));
     let mut changes = context.engine.changes();
     let mut pools_known = context.board.pools_known.subscribe();
     let mut tick = tokio::time::interval(PROGRESS);
@@ -76,14 +72,13 @@ pub async fn run(context: Arc<Context>) -> std::convert::Infallible {
         context,
         api,
         tracked: BTreeMap::new(),
-        listing: None,
         beside: JoinSet::new(),
         slots: Arc::new(Semaphore::new(AT_ONCE)),
     };
     loop {
         let retry = this.next_retry();
         let touched: Option<String> = tokio::select! {
-            Some(event) = objects.next() => match this.take_in(event) { Some(name) => Some(name), None => continue },
+            Some(news) = objects.next() => this.take_in(news),
             Some(done) = this.beside.join_next(), if !this.beside.is_empty() => match done {
                 Ok(done) => Some(this.take_back(done)),
                 Err(error) => {
@@ -101,48 +96,40 @@ pub async fn run(context: Arc<Context>) -> std::convert::Infallible {
 }
 
 impl Volumes {
-    /// Take in an event; the name it is about, or `None` where nothing is to be looked at yet.
-    fn take_in(&mut self, event: Event<LocalVolume>) -> Option<String> {
-        match event {
-            Event::Init => {
-                self.listing = Some(BTreeSet::new());
-                None
-            }
-            Event::InitApply(object) => {
-                let name = object.name_any();
-                if let Some(listing) = &mut self.listing {
-                    listing.insert(name.clone());
+    /// Take in news; the name of the one object that is to be looked at, where it is one.
+    fn take_in(&mut self, news: News<LocalVolume>) -> Option<String> {
+        match news {
+            News::Listed(objects) => {
+                let seen: BTreeSet<String> = objects.iter().map(ResourceExt::name_any).collect();
+                for object in objects {
+                    self.seen(object, true);
                 }
-                self.seen(object);
-                Some(name)
-            }
-            Event::InitDone => {
-                let seen = self.listing.take().unwrap_or_default();
                 let gone: Vec<String> = self.tracked.keys().filter(|name| !seen.contains(*name)).cloned().collect();
                 for name in gone {
                     self.vanished(&name);
                 }
-                Some(String::new())
+                None
             }
-            Event::Apply(object) => {
+            News::Applied(object) => {
                 let name = object.name_any();
-                self.seen(object);
+                self.seen(object, false);
                 Some(name)
             }
-            Event::Delete(object) => {
-                self.vanished(&object.name_any());
-                None
+            News::Deleted(object) => {
+                let name = object.name_any();
+                self.vanished(&name);
+                Some(name)
             }
         }
     }
 
-    fn seen(&mut self, object: LocalVolume) {
+    fn seen(&mut self, object: LocalVolume, listed: bool) {
         // Selected by the API server; looked at again, because one that cannot select sends everything.
         if object.spec.node_name != self.context.node.as_str() {
             return;
         }
         match self.tracked.get_mut(&object.name_any()) {
-            Some(tracked) => tracked.seen(object),
+            Some(tracked) => tracked.seen(object, listed),
             None => {
                 self.tracked.insert(object.name_any(), Tracked::new(object));
             }
@@ -192,7 +179,10 @@ impl Volumes {
                 if let Some(tracked) = self.tracked.get_mut(&name) {
                     tracked.writing = false;
                     match *result {
-                        Ok(object) => tracked.written_back(object),
+                        Ok(object) => {
+                            self.context.metrics.wrote("LocalVolume");
+                            tracked.written_back(object);
+                        }
                         Err(error) => {
                             tracked.written = None;
                             tracked.retry = Some(Instant::now() + AGAIN);
@@ -220,10 +210,8 @@ impl Volumes {
         let portrait = self.context.engine.portrait();
         let living: BTreeMap<&str, &Outline> = portrait.volumes.iter().map(|v| (v.name.as_str(), v)).collect();
         let names: Vec<String> = match only {
-            Some(name) if !name.is_empty() => {
-                self.tracked.contains_key(name).then(|| name.to_owned()).into_iter().collect()
-            }
-            _ => self.tracked.keys().cloned().collect(),
+            Some(name) => self.tracked.contains_key(name).then(|| name.to_owned()).into_iter().collect(),
+            None => self.tracked.keys().cloned().collect(),
         };
         for name in names {
             let known = match living.get(name.as_str()) {

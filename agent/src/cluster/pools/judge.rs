@@ -47,10 +47,8 @@ pub fn judge(
         let born = pool.metadata.creation_timestamp.as_ref().map(|time| time.0);
         (born, pool.metadata.name.clone())
     });
-    let mut held: Vec<(PoolName, PathBuf, &str)> = taken
-        .iter()
-        .map(|(name, directory)| (name.clone(), directory.clone(), "the configuration file's pool"))
-        .collect();
+    let mut held: Vec<(PoolName, PathBuf, &str)> =
+        taken.iter().map(|(name, directory)| (name.clone(), directory.clone(), "this node's pool")).collect();
     let mut verdicts = BTreeMap::new();
     for pool in order {
         let name = pool.metadata.name.clone().unwrap_or_default();

@@ -39,13 +39,14 @@ impl Tracked {
         }
     }
 
-    /// It was seen (again). Events of before our own last write, which come late, say nothing new about the status.
-    pub fn seen(&mut self, object: LocalVolume) {
+    /// It was seen (again). Events of before our own last write, which come late, say nothing new; a list is the truth,
+    /// also where it is older: an API server restored from a backup goes back in its versions.
+    pub fn seen(&mut self, object: LocalVolume, listed: bool) {
         if object.metadata.uid != self.object.metadata.uid {
             *self = Self::new(object);
             return;
         }
-        if older(&object, &self.object) {
+        if !listed && older(&object, &self.object) {
             return;
         }
         if self.written.is_some() && object.status != self.written {
@@ -93,3 +94,6 @@ pub fn write_due(tracked: &Tracked, status: &LocalVolumeStatus, now: Instant, pa
     });
     !only_progress || tracked.written_at.is_none_or(|at| now.duration_since(at) >= pace)
 }
+
+#[cfg(test)]
+mod tests;

@@ -46,3 +46,44 @@ fn an_id_is_never_used_again() {
     assert_eq!(ledger.apply(Event::Reserved { spec: spec(1) }), Err(IllegalEvent::Reused { id: spec(1).id }));
     assert_eq!(ledger.withheld(&spec(1).pool), 0);
 }
+
+#[test]
+fn a_name_that_an_object_asked_for_is_never_free_again_also_after_its_tombstone_is_gone() {
+    let mut ledger = Ledger::new(LedgerId(Uuid::nil()), "n".parse().unwrap());
+    for i in 0..TOMBSTONES + 2 {
+        // One that an object asked for, one that a CSI call did.
+        let origin = (i == 0).then(crate::volume::Origin::default);
+        ledger.apply(Event::Reserved { spec: Spec { origin, ..spec(i) } }).unwrap();
+        ledger.apply(Event::Volume { id: spec(i).id, change: Change::Discarded }).unwrap();
+    }
+    assert!(ledger.named("n0").is_some() && !ledger.is_used_up("n0"));
+    ledger.prune();
+    assert!(ledger.named("n0").is_none() && ledger.is_used_up("n0"));
+    assert!(ledger.named("n1").is_none() && !ledger.is_used_up("n1"), "CSI names may come again");
+    // It survives the journal.
+    let json = serde_json::to_string(&ledger).unwrap();
+    assert!(serde_json::from_str::<Ledger>(&json).unwrap().is_used_up("n0"));
+}
+
+#[test]
+fn a_ledger_of_before_origins_and_used_names_is_read() {
+    let mut ledger = Ledger::new(LedgerId(Uuid::nil()), "n".parse().unwrap());
+    ledger.apply(Event::Reserved { spec: spec(1) }).unwrap();
+    let json = serde_json::to_value(&ledger).unwrap();
+    assert!(json.get("usedNames").is_none() && !json.to_string().contains("origin"), "as it was written before");
+    assert_eq!(serde_json::from_value::<Ledger>(json).unwrap(), ledger);
+}
+
+#[test]
+fn promises_of_volumes_in_service_are_summed_by_pool() {
+    use crate::volume::{Origin, Promise};
+    let mut ledger = Ledger::new(LedgerId(Uuid::nil()), "n".parse().unwrap());
+    for (i, iops) in [(1, 100), (2, 30), (3, 7)] {
+        let promise = Some(Promise { iops: Some(iops), ..Promise::default() });
+        let origin = Some(Origin { promise, ..Origin::default() });
+        ledger.apply(Event::Reserved { spec: Spec { origin, ..spec(i) } }).unwrap();
+    }
+    ledger.apply(Event::Volume { id: spec(2).id, change: Change::Discarded }).unwrap();
+    assert_eq!(ledger.promised_iops(&spec(1).pool), 107);
+    assert_eq!(ledger.promised_iops(&"other".parse().unwrap()), 0);
+}

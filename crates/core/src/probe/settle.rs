@@ -174,6 +174,38 @@ mod tests {
         assert!(!agrees(&disk, &file));
     }
 
+    #[test]
+    fn writes_in_a_pool_settle_by_the_same_rule() {
+        use super::super::figures::WriteFigures;
+        let writes = |fsync: u64, conditions| {
+            let one = WriteFigures {
+                fsync_count: 500,
+                fsync_p50_us: fsync,
+                fsync_p99_us: fsync * 4,
+                random_write_iops: 1_000_000 / fsync,
+                sequential_mib_s: 100.0,
+            };
+            let figures = ScratchFigures {
+                first_write: one.clone(),
+                overwrite: one,
+                record_bytes: 4096,
+                random_depth: 16,
+                engine: Engine::Threads,
+                file_bytes: 64 << 20,
+                when: Timestamp::UNIX_EPOCH,
+            };
+            PoolWrites { figures, conditions }
+        };
+        let idle = writes(100, Conditions::Idle);
+        let state = settle(Settled::default(), idle.clone());
+        let state = settle(state, writes(900, Conditions::Disturbed));
+        assert_eq!(state.published.as_ref(), Some(&idle), "a busy one never lowers it");
+        let slow = writes(900, Conditions::Idle);
+        let state = settle(state, slow.clone());
+        assert_eq!(state.published.as_ref(), Some(&idle), "one alone changes nothing");
+        assert_eq!(settle(state, slow.clone()).published, Some(slow));
+    }
+
     proptest! {
         #[test]
         fn published_figures_change_only_when_the_newest_has_a_second(
