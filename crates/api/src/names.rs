@@ -58,6 +58,8 @@ pub const MANAGER_PROVISIONER: &str = "bedplate-provisioner";
 /// Server-side apply field manager of the extender.
 pub const MANAGER_EXTENDER: &str = "bedplate-extender";
 
+/// The namespace that the manifests make.
+pub const NAMESPACE: &str = "bedplate-system";
 /// The Lease that the leading provisioner holds.
 pub const LEASE: &str = "bedplate-provisioner";
 

@@ -282,6 +282,7 @@ impl Local {
         let gone = self.is_over() || self.phase == Some(Phase::Lost);
         VolumeFacts {
             name: self.meta.name.as_str().into(),
+            claim: self.claim_uid.as_str().into(),
             node: self.node.as_str().into(),
             pool: self.pool.as_str().into(),
             bytes: self.bytes,

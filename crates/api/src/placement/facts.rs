@@ -55,6 +55,8 @@ pub struct PoolFacts {
 pub struct VolumeFacts {
     /// Its name.
     pub name: Arc<str>,
+    /// Uid of its claim.
+    pub claim: Arc<str>,
     /// Its node.
     pub node: Arc<str>,
     /// Its pool.
@@ -129,6 +131,7 @@ impl From<&LocalVolume> for VolumeFacts {
         let lost = phase == Some(Phase::Lost);
         Self {
             name: volume.metadata.name.as_deref().unwrap_or_default().into(),
+            claim: spec.claim_uid.as_str().into(),
             node: spec.node_name.as_str().into(),
             pool: spec.pool.as_str().into(),
             bytes: bytes(spec.bytes).checked_next_multiple_of(GRAIN).unwrap_or(u64::MAX).max(real),

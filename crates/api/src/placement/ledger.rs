@@ -162,7 +162,7 @@ impl Ledger {
     pub fn apply_volume(&mut self, facts: &VolumeFacts) -> Slot {
         let slot = self.place(&facts.node);
         let pool = self.pool_place(slot, &facts.pool);
-        let VolumeFacts { name, node: _, pool: _, bytes, takes_room, serves } = facts;
+        let VolumeFacts { name, claim: _, node: _, pool: _, bytes, takes_room, serves } = facts;
         let volume = Volume { slot, pool, bytes: *bytes, takes_room: *takes_room, serves: *serves };
         if let Some(before) = self.volumes.insert(name.clone(), volume)
             && before.slot != slot

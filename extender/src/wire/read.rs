@@ -1,0 +1,284 @@
+//! Reading a request in place.
+
+use std::borrow::Cow;
+
+use serde::Deserialize;
+use serde_json::value::RawValue;
+
+/// Why a request cannot be read.
+#[derive(Debug, thiserror::Error)]
+pub enum Malformed {
+    /// Not JSON, or not of the shape.
+    #[error("the body is not ExtenderArgs: {0}")]
+    Json(serde_json::Error),
+    /// No pod.
+    #[error("ExtenderArgs has no Pod")]
+    NoPod,
+    /// Neither `Nodes` nor `NodeNames`.
+    #[error("ExtenderArgs has neither NodeNames nor Nodes")]
+    NoNodes,
+    /// One of them is no list.
+    #[error("NodeNames is no array, or Nodes is no NodeList")]
+    NotAList,
+    /// Both of them.
+    #[error("ExtenderArgs has both NodeNames and Nodes")]
+    BothForms,
+}
+
+/// `ExtenderArgs`.
+#[derive(Debug)]
+pub struct Arguments<'a> {
+    /// The pod, still as text.
+    pub pod: &'a RawValue,
+    /// The nodes, still as text.
+    pub nodes: Form<'a>,
+}
+
+/// How nodes are named.
+#[derive(Clone, Copy, Debug)]
+pub enum Form<'a> {
+    /// `NodeNames`: the extender is configured as `nodeCacheCapable`.
+    Names(&'a RawValue),
+    /// `Nodes`: whole objects.
+    Objects(&'a RawValue),
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "PascalCase")]
+struct Raw<'a> {
+    #[serde(borrow)]
+    pod: Option<&'a RawValue>,
+    #[serde(borrow)]
+    nodes: Option<&'a RawValue>,
+    #[serde(borrow)]
+    node_names: Option<&'a RawValue>,
+}
+
+impl<'a> Arguments<'a> {
+    /// Read a body.
+    ///
+    /// # Errors
+    /// See [`Malformed`].
+    pub fn read(body: &'a [u8]) -> Result<Self, Malformed> {
+        let raw: Raw = serde_json::from_slice(body).map_err(Malformed::Json)?;
+        let set = |value: Option<&'a RawValue>| value.filter(|value| value.get() != "null");
+        let pod = set(raw.pod).ok_or(Malformed::NoPod)?;
+        let shaped = |value: Option<&'a RawValue>, begins: char| match value {
+            Some(value) if !value.get().starts_with(begins) => Err(Malformed::NotAList),
+            value => Ok(value),
+        };
+        let nodes = match (shaped(set(raw.node_names), '[')?, shaped(set(raw.nodes), '{')?) {
+            (Some(names), None) => Form::Names(names),
+            (None, Some(objects)) => Form::Objects(objects),
+            (None, None) => return Err(Malformed::NoNodes),
+            (Some(_), Some(_)) => return Err(Malformed::BothForms),
+        };
+        Ok(Self { pod, nodes })
+    }
+
+    /// The pod, as far as placement reads it.
+    ///
+    /// # Errors
+    /// Where it is none.
+    pub fn pod(&self) -> Result<PodIn<'a>, Malformed> {
+        serde_json::from_str(self.pod.get()).map_err(Malformed::Json)
+    }
+}
+
+/// A node of a request.
+#[derive(Clone, Debug)]
+pub struct Name<'a> {
+    /// Its name.
+    pub name: Cow<'a, str>,
+    /// The whole object, where the request has them.
+    pub object: Option<&'a RawValue>,
+}
+
+#[derive(Deserialize)]
+struct NodeList<'a> {
+    #[serde(borrow, default)]
+    items: Option<Vec<&'a RawValue>>,
+}
+
+#[derive(Deserialize)]
+struct NodeObject<'a> {
+    #[serde(borrow)]
+    metadata: NodeMetadata<'a>,
+}
+
+#[derive(Deserialize)]
+struct NodeMetadata<'a> {
+    #[serde(borrow)]
+    name: Cow<'a, str>,
+}
+
+impl<'a> Form<'a> {
+    /// The nodes, in the request's order.
+    ///
+    /// # Errors
+    /// Where they are not names, or objects without names.
+    pub fn nodes(self) -> Result<Vec<Name<'a>>, Malformed> {
+        match self {
+            Self::Names(raw) => {
+                if let Some(names) = plain(raw.get()) {
+                    return Ok(names);
+                }
+                let names: Vec<Cow<str>> = serde_json::from_str(raw.get()).map_err(Malformed::Json)?;
+                Ok(names.into_iter().map(|name| Name { name, object: None }).collect())
+            }
+            Self::Objects(raw) => {
+                let list: NodeList = serde_json::from_str(raw.get()).map_err(Malformed::Json)?;
+                let name = |object: &'a RawValue| {
+                    let node: NodeObject = serde_json::from_str(object.get()).map_err(Malformed::Json)?;
+                    Ok(Name { name: node.metadata.name, object: Some(object) })
+                };
+                list.items.unwrap_or_default().into_iter().map(name).collect()
+            }
+        }
+    }
+}
+
+/// Names without escapes, which is what names of nodes are: cut at the quotes. The text is known to be JSON; `None` where
+/// it is not a flat array of such strings.
+fn plain(array: &str) -> Option<Vec<Name<'_>>> {
+    let inner = array.strip_prefix('[')?.strip_suffix(']')?;
+    if memchr::memchr2(b'\\', b'[', inner.as_bytes()).is_some() {
+        return None;
+    }
+    let mut quotes = memchr::memchr_iter(b'"', inner.as_bytes());
+    let mut names = Vec::with_capacity(inner.len() / 16);
+    let mut end = 0;
+    while let Some(open) = quotes.next() {
+        let close = quotes.next()?;
+        let between = inner.get(end..open)?;
+        // Between two strings of an array stands one comma; anything else is a number, an object, a null.
+        if between.trim() != if names.is_empty() { "" } else { "," } {
+            return None;
+        }
+        names.push(Name { name: Cow::Borrowed(inner.get(open + 1..close)?), object: None });
+        end = close + 1;
+    }
+    inner.get(end..)?.trim().is_empty().then_some(names)
+}
+
+/// A pod, as far as placement reads it. Every list may be `null`: Go writes unset ones so.
+#[derive(Clone, Debug, Default, Deserialize)]
+pub struct PodIn<'a> {
+    #[serde(borrow, default)]
+    metadata: Metadata<'a>,
+    #[serde(borrow, default)]
+    spec: Spec<'a>,
+    #[serde(borrow, default)]
+    status: Status<'a>,
+}
+
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct Metadata<'a> {
+    #[serde(borrow, default)]
+    name: Cow<'a, str>,
+    #[serde(borrow, default)]
+    namespace: Cow<'a, str>,
+    #[serde(borrow, default)]
+    uid: Cow<'a, str>,
+    #[serde(borrow, default)]
+    resource_version: Cow<'a, str>,
+}
+
+#[derive(Clone, Debug, Default, Deserialize)]
+struct Spec<'a> {
+    #[serde(borrow, default)]
+    volumes: Option<Vec<VolumeIn<'a>>>,
+}
+
+#[derive(Clone, Debug, Default, Deserialize)]
+struct Status<'a> {
+    #[serde(borrow, default)]
+    conditions: Option<Vec<Condition<'a>>>,
+}
+
+/// A condition of a pod.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Condition<'a> {
+    /// Which.
+    #[serde(borrow, rename = "type", default)]
+    pub kind: Cow<'a, str>,
+    /// `True`, `False` or `Unknown`.
+    #[serde(borrow, default)]
+    pub status: Cow<'a, str>,
+    /// Why, in words.
+    #[serde(borrow, default)]
+    pub message: Option<Cow<'a, str>>,
+    /// Since when.
+    #[serde(borrow, default)]
+    pub last_transition_time: Option<Cow<'a, str>>,
+}
+
+/// A volume of a pod.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct VolumeIn<'a> {
+    #[serde(borrow, default)]
+    name: Cow<'a, str>,
+    #[serde(borrow, default)]
+    persistent_volume_claim: Option<ClaimSource<'a>>,
+    #[serde(default)]
+    ephemeral: Option<serde::de::IgnoredAny>,
+}
+
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct ClaimSource<'a> {
+    #[serde(borrow, default)]
+    claim_name: Cow<'a, str>,
+}
+
+/// Where a pod's volume comes from.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Source<'a> {
+    /// A claim of the pod's namespace.
+    Claim(Cow<'a, str>),
+    /// Anything that is no claim.
+    Other,
+}
+
+impl PodIn<'_> {
+    /// Its name.
+    pub fn name(&self) -> &str {
+        &self.metadata.name
+    }
+
+    /// Its namespace.
+    pub fn namespace(&self) -> &str {
+        &self.metadata.namespace
+    }
+
+    /// Its uid.
+    pub fn uid(&self) -> &str {
+        &self.metadata.uid
+    }
+
+    /// Which version of it the scheduler looks at.
+    pub fn version(&self) -> &str {
+        &self.metadata.resource_version
+    }
+
+    /// The condition by which the scheduler said that it found no node, if it did.
+    pub fn unscheduled(&self) -> Option<&Condition<'_>> {
+        let mut conditions = self.status.conditions.iter().flatten();
+        conditions.find(|condition| condition.kind == "PodScheduled" && condition.status == "False")
+    }
+
+    /// Where each of its volumes comes from.
+    pub fn sources(&self) -> impl Iterator<Item = Source<'_>> {
+        self.spec.volumes.iter().flatten().map(|volume| match volume {
+            VolumeIn { persistent_volume_claim: Some(claim), .. } => Source::Claim(Cow::Borrowed(&claim.claim_name)),
+            // Its claim is named after pod and volume.
+            VolumeIn { name, ephemeral: Some(_), .. } => {
+                Source::Claim(Cow::Owned(format!("{}-{name}", self.metadata.name)))
+            }
+            VolumeIn { .. } => Source::Other,
+        })
+    }
+}

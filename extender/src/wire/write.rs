@@ -1,0 +1,101 @@
+//! Writing an answer: PascalCase, every key present.
+
+use bedplate_core::placement::Reason;
+
+use super::{Form, Name};
+
+/// Nodes that do not fit, by their places in the request.
+pub type Misfits = Vec<(u32, Reason)>;
+
+/// The answer to filter for a pod that is none of ours: every node, as it came.
+#[must_use]
+pub fn echo(nodes: Form) -> Vec<u8> {
+    let (key, other, raw) = match nodes {
+        Form::Names(raw) => ("NodeNames", "Nodes", raw.get()),
+        Form::Objects(raw) => ("Nodes", "NodeNames", raw.get()),
+    };
+    let mut out = Vec::with_capacity(raw.len() + 128);
+    out.extend_from_slice(format!("{{\"{other}\":null,\"{key}\":").as_bytes());
+    out.extend_from_slice(raw.as_bytes());
+    out.extend_from_slice(br#","FailedNodes":{},"FailedAndUnresolvableNodes":{},"Error":""}"#);
+    out
+}
+
+/// The answer to filter. `fits` and `misfits` are places in `nodes`. Misfits are unresolvable: evicting pods frees no disk,
+/// so the scheduler need not try.
+#[must_use]
+pub fn filtered(nodes: &[Name], fits: &[u32], misfits: &Misfits) -> Vec<u8> {
+    let objects = nodes.first().is_some_and(|node| node.object.is_some());
+    let mut out = Vec::with_capacity(128 + fits.len() * 32 + misfits.len() * 96);
+    out.extend_from_slice(if objects {
+        br#"{"Nodes":{"metadata":{},"items":["#
+    } else {
+        br#"{"Nodes":null,"NodeNames":["#
+    });
+    let mut first = true;
+    for node in fits.iter().filter_map(|place| nodes.get(*place as usize)) {
+        if !std::mem::take(&mut first) {
+            out.push(b',');
+        }
+        match node.object {
+            Some(object) => out.extend_from_slice(object.get().as_bytes()),
+            None => string(&mut out, &node.name),
+        }
+    }
+    out.extend_from_slice(if objects { br#"]},"NodeNames":null"# } else { b"]" });
+    out.extend_from_slice(br#","FailedNodes":{},"FailedAndUnresolvableNodes":{"#);
+    let mut first = true;
+    for (place, reason) in misfits {
+        let Some(node) = nodes.get(*place as usize) else { continue };
+        if !std::mem::take(&mut first) {
+            out.push(b',');
+        }
+        string(&mut out, &node.name);
+        out.push(b':');
+        string(&mut out, reason.text());
+    }
+    out.extend_from_slice(br#"},"Error":""}"#);
+    out
+}
+
+/// The answer to prioritize: a score a node.
+#[must_use]
+pub fn scores<'a>(scores: impl Iterator<Item = (&'a str, u8)>) -> Vec<u8> {
+    let mut out = Vec::with_capacity(64 + scores.size_hint().0 * 40);
+    out.push(b'[');
+    let mut first = true;
+    for (name, score) in scores {
+        if !std::mem::take(&mut first) {
+            out.push(b',');
+        }
+        out.extend_from_slice(br#"{"Host":"#);
+        string(&mut out, name);
+        out.extend_from_slice(br#","Score":"#);
+        if score >= 10 {
+            out.extend_from_slice(b"10");
+        } else {
+            out.push(b'0' + score);
+        }
+        out.push(b'}');
+    }
+    out.push(b']');
+    out
+}
+
+/// The answer to prioritize for a pod that is none of ours: no node is better than another.
+#[must_use]
+pub fn no_scores() -> Vec<u8> {
+    b"[]".to_vec()
+}
+
+fn string(out: &mut Vec<u8>, text: &str) {
+    let plain = text.bytes().all(|byte| byte >= 0x20 && byte != b'"' && byte != b'\\');
+    if plain {
+        out.push(b'"');
+        out.extend_from_slice(text.as_bytes());
+        out.push(b'"');
+    } else {
+        // Writing a string into memory cannot fail.
+        let _ = serde_json::to_writer(out, text);
+    }
+}
