@@ -9,16 +9,25 @@ use std::net::TcpListener;
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
-use kube::Client;
+use k8s_openapi::api::authentication::v1::{BoundObjectReference, TokenRequest, TokenRequestSpec};
+use k8s_openapi::api::core::v1::{Node, ServiceAccount};
+use kube::api::{Api, DynamicObject, Patch, PatchParams, PostParams};
 use kube::config::{KubeConfigOptions, Kubeconfig};
+use kube::core::GroupVersionKind;
+use kube::discovery::{Scope, pinned_kind};
+use kube::{Client, ResourceExt};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
+use serde_json::Value;
 
 use crate::engine::wait;
+use crate::manifests::{Document, kustomization};
 
+/// The namespace of `deploy/kustomize/base`.
+const NAMESPACE: &str = "bedplate-system";
 /// How long a part may take to answer.
 const PATIENCE: Duration = Duration::from_secs(90);
 
@@ -222,4 +231,68 @@ impl Drop for ControlPlane {
 pub async fn client(kubeconfig: &Path) -> Result<Client> {
     let config = Kubeconfig::read_from(kubeconfig)?;
     Ok(Client::try_from(kube::Config::from_custom_kubeconfig(config, &KubeConfigOptions::default()).await?)?)
+}
+
+/// What `deploy/kustomize/base` holds, in the order that kustomize and kubectl give it: what others need comes first.
+pub fn base() -> Result<Vec<Document>> {
+    let mut documents = kustomization(Path::new("kustomize/base"))?.0;
+    documents.sort_by_key(|d| match d.kind() {
+        "Namespace" => 0,
+        "CustomResourceDefinition" => 1,
+        "ServiceAccount" | "Role" | "ClusterRole" => 2,
+        _ => 3,
+    });
+    Ok(documents)
+}
+
+/// Applies that, as `kubectl apply -k` does.
+pub async fn apply_base(client: &Client) -> Result<()> {
+    for document in base()? {
+        let applied = apply(client, &document.value, "deploy").await;
+        applied.with_context(|| format!("{} {}", document.kind(), document.name()))?;
+    }
+    Ok(())
+}
+
+/// Applies one object as its manifest says; tries again while its kind is not served yet.
+pub async fn apply(client: &Client, value: &Value, manager: &str) -> Result<DynamicObject, kube::Error> {
+    let group = value["apiVersion"].as_str().unwrap_or_default();
+    let (group, version) = group.split_once('/').unwrap_or(("", group));
+    let gvk = GroupVersionKind::gvk(group, version, value["kind"].as_str().unwrap_or_default());
+    let deadline = Instant::now() + Duration::from_secs(30);
+    let (resource, capabilities) = loop {
+        match pinned_kind(client, &gvk).await {
+            Ok(found) => break found,
+            Err(error) if Instant::now() > deadline => return Err(error),
+            Err(_) => tokio::time::sleep(Duration::from_millis(50)).await,
+        }
+    };
+    let api: Api<DynamicObject> = match capabilities.scope {
+        Scope::Cluster => Api::all_with(client.clone(), &resource),
+        Scope::Namespaced => {
+            let namespace = value["metadata"]["namespace"].as_str().unwrap_or("default");
+            Api::namespaced_with(client.clone(), namespace, &resource)
+        }
+    };
+    let name = value["metadata"]["name"].as_str().unwrap_or_default();
+    api.patch(name, &PatchParams::apply(manager), &Patch::Apply(value)).await
+}
+
+/// A token of one of the base's accounts, issued as for a pod on `node`.
+pub async fn token(admin: &Client, account: &str, node: Option<&str>) -> Result<String> {
+    let mut bound = None;
+    if let Some(name) = node {
+        let node = Api::<Node>::all(admin.clone()).get(name).await?;
+        bound = Some(BoundObjectReference {
+            api_version: Some("v1".into()),
+            kind: Some("Node".into()),
+            name: Some(name.into()),
+            uid: node.uid(),
+        });
+    }
+    let spec = TokenRequestSpec { bound_object_ref: bound, expiration_seconds: Some(3600), ..Default::default() };
+    let request = TokenRequest { spec, ..Default::default() };
+    let accounts: Api<ServiceAccount> = Api::namespaced(admin.clone(), NAMESPACE);
+    let answer = accounts.create_token_request(account, &PostParams::default(), &request).await?;
+    Ok(answer.status.context("a token")?.token)
 }

@@ -6,59 +6,17 @@ use std::path::Path;
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result};
 use axum::Json;
 use axum::extract::Path as AxumPath;
 use bedplate_api::{DiskPool, LocalVolume, LocalVolumeSpec, names};
 use bedplate_sim::apiserver::{ApiServer, Options};
-use bedplate_tests::control_plane::{ControlPlane, client, programs};
+use bedplate_tests::control_plane::{ControlPlane, apply, base, client, programs, token};
 use bedplate_tests::loopfs::real_dir;
-use bedplate_tests::manifests::{Document, files, kustomization, read};
-use k8s_openapi::api::authentication::v1::{BoundObjectReference, TokenRequest, TokenRequestSpec};
-use k8s_openapi::api::core::v1::{Node, Pod, ServiceAccount};
-use kube::api::{Api, DeleteParams, DynamicObject, ListParams, Patch, PatchParams, PostParams};
-use kube::core::GroupVersionKind;
-use kube::discovery::{Scope, pinned_kind};
+use bedplate_tests::manifests::{Document, files, read};
+use k8s_openapi::api::core::v1::{Node, Pod};
+use kube::api::{Api, DeleteParams, ListParams, Patch, PatchParams};
 use kube::{Client, ResourceExt};
 use serde_json::{Value, json};
-
-const NAMESPACE: &str = "bedplate-system";
-
-fn base() -> Vec<Document> {
-    let mut documents = kustomization(Path::new("kustomize/base")).unwrap().0;
-    // As kustomize and kubectl order them: what others need comes first.
-    documents.sort_by_key(|d| match d.kind() {
-        "Namespace" => 0,
-        "CustomResourceDefinition" => 1,
-        "ServiceAccount" | "Role" | "ClusterRole" => 2,
-        _ => 3,
-    });
-    documents
-}
-
-/// Applies one object as its manifest says; tries again while its kind is not served yet.
-async fn apply(client: &Client, value: &Value, manager: &str) -> Result<DynamicObject, kube::Error> {
-    let group = value["apiVersion"].as_str().unwrap();
-    let (group, version) = group.split_once('/').unwrap_or(("", group));
-    let gvk = GroupVersionKind::gvk(group, version, value["kind"].as_str().unwrap());
-    let deadline = Instant::now() + Duration::from_secs(30);
-    let (resource, capabilities) = loop {
-        match pinned_kind(client, &gvk).await {
-            Ok(found) => break found,
-            Err(error) if Instant::now() > deadline => return Err(error),
-            Err(_) => tokio::time::sleep(Duration::from_millis(50)).await,
-        }
-    };
-    let api: Api<DynamicObject> = match capabilities.scope {
-        Scope::Cluster => Api::all_with(client.clone(), &resource),
-        Scope::Namespaced => {
-            let namespace = value["metadata"]["namespace"].as_str().unwrap_or("default");
-            Api::namespaced_with(client.clone(), namespace, &resource)
-        }
-    };
-    let name = value["metadata"]["name"].as_str().unwrap();
-    api.patch(name, &PatchParams::apply(manager), &Patch::Apply(value)).await
-}
 
 async fn apply_all(client: &Client, documents: &[Document]) {
     for document in documents {
@@ -68,7 +26,7 @@ async fn apply_all(client: &Client, documents: &[Document]) {
 }
 
 fn everything() -> Vec<Document> {
-    let mut all = base();
+    let mut all = base().unwrap();
     for below in ["examples", "scheduler"] {
         for file in files(Path::new(below)).unwrap() {
             all.extend(read(&file).unwrap().into_iter().filter(|d| d.kind() != "KubeSchedulerConfiguration"));
@@ -118,24 +76,6 @@ fn all_of_it_applies_to_a_real_api_server_and_keeps_agents_to_their_nodes() {
         let provisioner = client(&plane.kubeconfig_with("provisioner", &token).unwrap()).await.unwrap();
         a_release_is_the_provisioners(&admin, &agent, &provisioner).await;
     });
-}
-
-async fn token(admin: &Client, account: &str, node: Option<&str>) -> Result<String> {
-    let mut bound = None;
-    if let Some(name) = node {
-        let node = Api::<Node>::all(admin.clone()).get(name).await?;
-        bound = Some(BoundObjectReference {
-            api_version: Some("v1".into()),
-            kind: Some("Node".into()),
-            name: Some(name.into()),
-            uid: node.uid(),
-        });
-    }
-    let spec = TokenRequestSpec { bound_object_ref: bound, expiration_seconds: Some(3600), ..Default::default() };
-    let request = TokenRequest { spec, ..Default::default() };
-    let accounts: Api<ServiceAccount> = Api::namespaced(admin.clone(), NAMESPACE);
-    let answer = accounts.create_token_request(account, &PostParams::default(), &request).await?;
-    Ok(answer.status.context("a token")?.token)
 }
 
 /// The API server's own type check of the expressions has nothing to say.
