@@ -14,6 +14,7 @@ mod volumes;
 use crate::mirror::{Changes, Running};
 use crate::notes::Notes;
 use crate::objects::Labels;
+use k8s_openapi::api::coordination::v1::Lease;
 use k8s_openapi::api::core::v1::{Node, Pod};
 use kube::api::{Patch, PatchParams, PostParams};
 use kube::runtime::watcher::Config;
@@ -28,6 +29,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 pub use runtime::Runtime;
+
+/// Between two renewals of the node's Lease.
+const HEARTBEAT: Duration = Duration::from_secs(10);
 
 /// How a kubelet is set up.
 #[derive(Debug, Clone)]
@@ -92,10 +96,29 @@ pub fn start(client: &Client, options: Options) -> Running {
             tracing::debug!(error = %error, "node not registered");
             tokio::time::sleep(registry.options.look_every).await;
         }
-        registry.watch_registry().await;
+        tokio::join!(registry.watch_registry(), registry.heartbeat());
     });
     running.spawn(kubelet.run(pods, changed, changes));
     running
+}
+
+impl Kubelet {
+    /// Renews the node's Lease for ever: on a real cluster a node whose kubelet does not is soon called lost.
+    async fn heartbeat(&self) {
+        let (api, name) = (Api::<Lease>::namespaced(self.client.clone(), "kube-node-lease"), &self.options.node);
+        let params = PatchParams::apply("kubelet").force();
+        loop {
+            let renewed = jiff::Timestamp::now().strftime("%Y-%m-%dT%H:%M:%S.%6fZ").to_string();
+            let lease = json!({
+                "apiVersion": "coordination.k8s.io/v1", "kind": "Lease", "metadata": { "name": name },
+                "spec": { "holderIdentity": name, "leaseDurationSeconds": 40, "renewTime": renewed },
+            });
+            if let Err(error) = api.patch(name, &params, &Patch::Apply(lease)).await {
+                tracing::debug!(error = %error, "node lease not renewed");
+            }
+            tokio::time::sleep(HEARTBEAT).await;
+        }
+    }
 }
 
 /// Makes the Node, or says of the one that exists that it is ready. Done at start. After somebody deleted the Node, this

@@ -254,6 +254,10 @@ async fn a_driver_is_listed_with_its_topology_dropped_with_its_socket_and_taken_
         driver.stop().await;
         eventually("dropped", async || drivers(&cluster).await.is_empty()).await;
     }
+    let leases: Api<k8s_openapi::api::coordination::v1::Lease> =
+        Api::namespaced(cluster.client.clone(), "kube-node-lease");
+    let renewed = leases.get("n1").await.unwrap().spec.unwrap().renew_time;
+    assert!(renewed.is_some(), "the node's heartbeat");
 }
 
 #[tokio::test]
