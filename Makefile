@@ -17,9 +17,9 @@ NEED = tests/run/packages.sh $(1) || ! $(IS_ROOT)
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
-demo: ## the whole story on this machine: real disks, volumes, a wipe, the search after it (root; report in target/demo)
+demo: ## the whole story on this machine: disks, a cluster, placement, a wipe, the search after it (root; report in target/demo)
 	@$(call NEED,demo)
-	@$(CARGO) build --release --locked -p bedplate-cli -p bedplate-agent
+	@$(CARGO) build --release --locked --bins -p bedplate-cli -p bedplate-agent -p bedplate-provisioner -p bedplate-extender
 	@"$(TARGET)/release/bedplate" demo
 
 test: ## every suite: unit, crash matrix, CSI over a socket, loop devices (as root nothing is skipped)

@@ -1,26 +1,35 @@
-//! `bedplate demo`: the whole story on this machine: real disks, volumes, data, a wipe, the search after it, receipts.
+//! `bedplate demo`: the whole story on this machine: real disks, a cluster, placement, data, a wipe, the search after it,
+//! receipts.
 //!
-//! Starts the real agent in a folder of its own and plays orchestrator and auditor against it. Writes only in that
-//! folder and takes everything away again. Exit code 0 means that every marker was found on the disk before the wipe and
-//! none after it; 1 that something is wrong; 2 that it could not be tried.
+//! Starts Bedplate's real programs around an embedded cluster, in a folder of its own, and plays user and auditor. Writes
+//! only in that folder and takes everything away again. Exit code 0 means that every pod went where it should, every
+//! marker was found on the disks before the wipe and none after it; 1 that something is wrong; 2 that it could not be
+//! tried.
 
-mod agent;
+mod cluster;
 mod ground;
 mod interrupt;
 mod load;
 mod look;
+mod manifests;
 mod markers;
-mod orchestrator;
+mod nodes;
+mod own_disk;
+mod placements;
+mod programs;
 mod recognise;
 mod report;
 mod run;
 mod search;
+mod shop;
+mod staff;
 mod story;
 mod tidy;
 mod tools;
 mod verdict;
 mod volumes;
 mod wiping;
+mod workload;
 mod workshop;
 
 use std::path::PathBuf;
@@ -32,6 +41,8 @@ use clap::Args;
 use nix::unistd::Uid;
 
 use interrupt::{Interrupt, Interrupted};
+use nodes::Sizes;
+use programs::Programs;
 use report::{DiskEntry, Report};
 use run::Run;
 use story::Story;
@@ -44,10 +55,10 @@ use crate::{disks, probe_progress};
 const DIR: &str = "target/demo";
 /// The report's file name.
 const REPORT: &str = "report.json";
-/// Volumes of a demo.
-const VOLUMES: u32 = 2;
-/// The smallest volume that both filesystems take.
+/// The smallest volume that every filesystem takes.
 const SMALLEST: u64 = 320 * MIB;
+
+pub use workload::WorkloadArgs;
 
 /// What `bedplate demo` is told.
 #[derive(Debug, Args)]
@@ -55,12 +66,12 @@ pub struct DemoArgs {
     /// Where to work, and where report.json is written [default: target/demo, or a folder on a disk if that is on none]
     #[arg(long, value_name = "FOLDER")]
     dir: Option<PathBuf>,
-    /// Size of each of the two volumes
+    /// Size of each of the four volumes
     #[arg(long, default_value = "512Mi")]
     size: Bytes,
-    /// The agent's program [default: bedplate-agent beside this one]
-    #[arg(long, value_name = "PROGRAM")]
-    agent: Option<PathBuf>,
+    /// Where bedplate-agent, bedplate-provisioner and bedplate-extender lie [default: beside this program]
+    #[arg(long, value_name = "FOLDER")]
+    programs: Option<PathBuf>,
     /// Do not measure the disks
     #[arg(long)]
     no_probe: bool,
@@ -70,7 +81,7 @@ pub struct DemoArgs {
     /// Rows with a token a volume
     #[arg(long, default_value_t = 250, hide = true, value_parser = clap::value_parser!(u32).range(1..=10_000))]
     rows: u32,
-    /// Do not delete the volumes before the second search: the demo must fail then
+    /// Do not delete the claims before the second search: the demo must fail then
     #[arg(long, hide = true)]
     skip_wipe: bool,
 }
@@ -87,7 +98,8 @@ impl DemoArgs {
         let mut report = Report::default();
         let verdict = match self.tell(&mut story, &mut report).await {
             Ok(verdict) => verdict,
-            Err(error) if error.is::<NotDone>() || error.is::<Interrupted>() => Verdict::NotDone(format!("{error:#}")),
+            Err(error) if error.is::<Interrupted>() => Verdict::NotDone(Interrupted.to_string()),
+            Err(error) if error.is::<NotDone>() => Verdict::NotDone(format!("{error:#}")),
             Err(error) => Verdict::Failed(format!("{error:#}")),
         };
         verdict.word().clone_into(&mut report.verdict);
@@ -107,7 +119,7 @@ impl DemoArgs {
     async fn tell(&self, story: &mut Story, report: &mut Report) -> anyhow::Result<Verdict> {
         let interrupt = Interrupt::listen()?;
         let root = Uid::effective().is_root();
-        self.disks(root, story, report, &interrupt).await?;
+        let seen = self.disks(root, story, report, &interrupt).await?;
         if !root {
             bail!(NotDone(
                 "without root, disks cannot be measured and no volume can be made (loop devices, mounts); run \
@@ -118,22 +130,22 @@ impl DemoArgs {
         if self.size.get() < SMALLEST {
             bail!(NotDone(format!("--size {} is too small for xfs; use at least {}", self.size, Bytes(SMALLEST))));
         }
-        let binary = agent::binary(self.agent.as_deref())?;
+        let programs = Programs::find(self.programs.as_deref())?;
 
         story.step("A place to work");
         let dir = self.dir.clone().unwrap_or_else(|| DIR.into());
-        let need = Bytes(u64::from(VOLUMES).saturating_mul(self.size.get()));
-        let mut workshop = Workshop::open(&dir, self.dir.is_none(), need)?;
+        let mut workshop = Workshop::open(&dir, self.dir.is_none(), Sizes::of(self.size).need())?;
         describe(story, &workshop);
-        let mut run = Run { demo: self, interrupt: interrupt.clone(), report };
-        let told = run.tell(story, &binary, &mut workshop).await;
+        let machine = nodes::found(&seen, workshop.ground());
+        let mut run = Run { demo: self, interrupt: interrupt.clone(), report, programs };
+        let told = run.tell(story, &mut workshop, machine).await;
 
         story.step("Everything made here is taken away again");
         let hurry = interrupt.check().is_err();
-        // Not on the runtime's own thread: connections to the agent are closed there, and it waits for that.
+        // Not on the runtime's own thread: connections to the agents are closed there, and they wait for that.
         let left = tokio::task::spawn_blocking(move || workshop.tidy(hurry)).await.context("tidying broke off")?;
         if left.is_empty() {
-            story.say("Mounts, loop devices, files and the agent are gone.");
+            story.say("Mounts, loop devices, files and processes are gone.");
         }
         match (told, left.is_empty()) {
             (told, true) => told,
@@ -151,7 +163,7 @@ impl DemoArgs {
         story: &mut Story,
         report: &mut Report,
         interrupt: &Interrupt,
-    ) -> anyhow::Result<()> {
+    ) -> anyhow::Result<bedplate_agent::discover::Report> {
         story.step("What disks are here, and what do they really do?");
         let measure = root && !self.no_probe;
         let dir = self.dir.clone().unwrap_or_else(|| DIR.into());
@@ -165,29 +177,17 @@ impl DemoArgs {
             story.say(&format!("{} more not measured here; `bedplate disks --probe` does.", looked.unmeasured));
         }
         report.disks = looked.report.disks.iter().map(|disk| DiskEntry::of(disk, &looked.survey)).collect();
-        Ok(())
+        Ok(looked.report)
     }
 }
 
 fn describe(story: &Story, workshop: &Workshop) {
     let ground = workshop.ground();
-    if let Some(own) = workshop.own_host() {
-        let beneath = if own.outer.keeps_places() && own.direct {
-            format!("which passes every read and write on to the file's fixed blocks on {}", own.outer.source)
-        } else {
-            format!("and what {} on {} keeps beneath it is not searched", own.outer.fs_type, own.outer.source)
-        };
+    if let Some(why) = workshop.why_not_here() {
         story.say(&format!(
-            "No pool directly here: {}.\n\
-             So it gets an ext4 filesystem of its own, in a file; the disk beneath is then its loop device {}, {beneath}.",
-            own.why, ground.source
+            "No pool directly here: {why}.\nSo this machine's pool gets an ext4 filesystem of its own, in a file."
         ));
     }
-    story.say(&format!(
-        "A pool in {}: {} on {}, {} free.",
-        workshop.pool().display(),
-        ground.fs_type,
-        ground.source,
-        Bytes(ground.available)
-    ));
+    let (place, free) = (workshop.path().display(), Bytes(ground.available));
+    story.say(&format!("{place}: {} on {}, {free} free.", ground.fs_type, ground.source));
 }

@@ -25,6 +25,9 @@ struct Cli {
 enum Command {
     /// Tell the whole story on this machine: disks, volumes, data, a wipe, the search after it, receipts (needs root)
     Demo(demo::DemoArgs),
+    /// What runs in the demo's pods
+    #[command(hide = true)]
+    DemoWorkload(demo::WorkloadArgs),
     /// List this machine's disks: what they are, what is on them, whether they are free; measure them with --probe
     Disks(disks::DisksArgs),
     /// List the agent's pools, or take on a file found in one
@@ -41,6 +44,7 @@ enum Command {
 async fn main() -> anyhow::Result<ExitCode> {
     let done = match Cli::parse().command {
         Command::Demo(args) => return args.run().await,
+        Command::DemoWorkload(args) => args.run().await,
         Command::Disks(args) => args.run().await,
         Command::Pools(args) => args.run().await,
         Command::Ready(args) => args.run().await,

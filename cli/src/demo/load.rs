@@ -8,6 +8,7 @@ use std::path::Path;
 use std::process::Stdio;
 
 use anyhow::{Context, bail, ensure};
+use serde::{Deserialize, Serialize};
 
 use super::interrupt::Interrupt;
 use super::markers::{BLOCK, Markers};
@@ -19,7 +20,7 @@ const FILES: u32 = 8;
 const BATCH: usize = 50;
 
 /// What keeps the rows.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Keeper {
     /// sqlite3.
     Sqlite,

@@ -1,8 +1,9 @@
 //! What the demo writes so as to find it again: blocks and rows that nobody else's data can look like.
 //!
-//! Everything derives from a seed that lives in this process's memory alone: it is never written, logged or reported,
-//! so what a search finds on the disk can only have come through the volumes.
+//! Everything derives from a seed that lives in the memory of this process and of those in the pods alone: it is never
+//! written, logged or reported, so what a search finds on the disk can only have come through the volumes.
 
+use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
 /// Bytes of one marker block.
@@ -14,7 +15,8 @@ pub const SECTORS: usize = BLOCK / SECTOR;
 /// Characters of a row's token: the first half is the same in all rows, the second tells which.
 pub const TOKEN: usize = 32;
 
-/// The markers of one run.
+/// The markers of one run. Written as bytes only to the demo's own processes, through a socket.
+#[derive(Clone, Serialize, Deserialize)]
 pub struct Markers {
     seed: [u8; 32],
     /// Volumes that carry markers.

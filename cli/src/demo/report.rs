@@ -10,6 +10,8 @@ use bedplate_core::probe::{DepthFigure, ScratchFigures};
 use bedplate_core::receipt::Receipt;
 use serde::Serialize;
 
+use super::placements::Placement;
+
 /// The report.
 #[derive(Debug, Default, Serialize)]
 pub struct Report {
@@ -19,6 +21,8 @@ pub struct Report {
     pub why: String,
     /// Every disk seen.
     pub disks: Vec<DiskEntry>,
+    /// Where each pod went, or that it went nowhere, and why.
+    pub placements: Vec<Placement>,
     /// The volumes that were made.
     pub volumes: Vec<VolumeEntry>,
     /// Marker blocks and rows written through the mounts.
@@ -90,6 +94,12 @@ pub struct VolumeEntry {
     pub id: String,
     /// Its claim, as namespace/name.
     pub claim: String,
+    /// Its node.
+    pub node: String,
+    /// Its pool there.
+    pub pool: String,
+    /// What the disk beneath is called.
+    pub media: String,
     /// Its filesystem.
     pub filesystem: String,
     /// Its size.
@@ -102,25 +112,19 @@ pub struct VolumeEntry {
     pub markers_written: u64,
     /// Markers found before the wipe.
     pub markers_found_before_wipe: u64,
-    /// Milliseconds of each call.
-    pub milliseconds: Calls,
+    /// How long what happened to it took, in milliseconds.
+    pub milliseconds: Times,
 }
 
-/// How long each call took, in milliseconds.
+/// How long what happens to a volume takes, in milliseconds.
 #[derive(Clone, Debug, Default, Serialize)]
-pub struct Calls {
-    /// CreateVolume.
-    pub create: f64,
-    /// NodeStageVolume, which makes the filesystem.
-    pub stage: f64,
-    /// NodePublishVolume.
-    pub publish: f64,
-    /// NodeUnpublishVolume.
-    pub unpublish: f64,
-    /// NodeUnstageVolume.
-    pub unstage: f64,
-    /// DeleteVolume until it answered OK, wipe and verification included.
-    pub delete: Option<f64>,
+pub struct Times {
+    /// From its claim to the claim's Bound.
+    pub bound: f64,
+    /// From its claim to its pod's process running, filesystem and mounts included.
+    pub running: f64,
+    /// From the claim's deletion to the PersistentVolume's end, wipe and verification included.
+    pub deleted: Option<f64>,
 }
 
 impl Report {

@@ -8,29 +8,24 @@ use std::time::{Duration, Instant};
 use nix::errno::Errno;
 use nix::mount::{MntFlags, umount2};
 use nix::poll::poll;
-use nix::sys::signal::{Signal, kill};
-use nix::unistd::Pid;
 
-use super::agent::{CONFIG, PID};
+use super::own_disk::{is_file_of, is_mount_of};
 use super::tools::run;
-use super::workshop::{HOST_FILE, HOST_MOUNT};
 
 /// How long a device may take to go.
 const LETTING_GO: Duration = Duration::from_secs(5);
 /// Milliseconds between two looks.
 const LOOK_AGAIN_MS: u8 = 10;
 
-/// Unmount everything beneath the folder but the run's own host filesystem. What could not be, in sentences.
+/// Unmount everything beneath the folder but the run's own disks. What could not be, in sentences.
 pub fn unmount_beneath(folder: &Path) -> Vec<String> {
-    let host = folder.join(HOST_MOUNT);
-    mounts(folder).into_iter().filter(|target| *target != host).filter_map(|target| unmount(&target)).collect()
+    mounts(folder).into_iter().filter(|target| !is_mount_of(folder, target)).filter_map(|t| unmount(&t)).collect()
 }
 
-/// Take everything away: volumes' mounts and loop devices, the host filesystem and its loop device, the files.
+/// Take everything away: volumes' mounts and loop devices, the run's own disks and their loop devices, the files.
 pub fn tidy(folder: &Path) -> Vec<String> {
-    let host = folder.join(HOST_FILE);
     let mut left = unmount_beneath(folder);
-    left.extend(detach(folder, |file| file != host));
+    left.extend(detach(folder, |file| !is_file_of(folder, file)));
     left.extend(mounts(folder).into_iter().filter_map(|target| unmount(&target)));
     left.extend(detach(folder, |_| true));
     // Never remove files through a mount that is still there.
@@ -89,20 +84,4 @@ fn detach(folder: &Path, which: impl Fn(&Path) -> bool) -> Vec<String> {
     }
     let why = if errors.is_empty() { "somebody holds it open".to_owned() } else { errors.join(", ") };
     left.iter().map(|(device, file)| format!("{} on {}: {why}", device.display(), file.display())).collect()
-}
-
-/// End the agent of a run that was killed, if its process is still that agent.
-pub fn stop_orphan(folder: &Path) {
-    let Some(pid) = std::fs::read_to_string(folder.join(PID)).ok().and_then(|p| p.trim().parse::<i32>().ok()) else {
-        return;
-    };
-    let config = folder.join(CONFIG).display().to_string();
-    let is_ours = || {
-        let line = std::fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
-        line.split(|b| *b == 0).any(|word| word == config.as_bytes())
-    };
-    if is_ours() {
-        // It holds mounts and devices only through the kernel: ended at once, nothing of it stays in the way.
-        let _ = kill(Pid::from_raw(pid), Signal::SIGKILL);
-    }
 }

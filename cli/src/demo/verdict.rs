@@ -33,8 +33,8 @@ pub struct Evidence<'a> {
     pub after: u64,
     /// Bytes that were not zero after the wipe, where the blocks were held so that nobody else can have written there.
     pub not_zero: Option<u64>,
-    /// The volumes' ids.
-    pub volumes: &'a [String],
+    /// The volumes: ids, and claims as namespace/name.
+    pub volumes: &'a [(String, String)],
     /// The receipts.
     pub receipts: &'a [Receipt],
 }
@@ -57,9 +57,12 @@ impl Evidence<'_> {
         if let Some(bytes @ 1..) = not_zero {
             return Verdict::Failed(format!("{bytes} bytes of the wiped volumes are not zero"));
         }
-        for id in volumes {
+        for (id, claim) in volumes {
             match receipts.iter().find(|r| r.volume.as_str() == id) {
                 None => return Verdict::Failed(format!("volume {id} has no receipt")),
+                Some(r) if format!("{}/{}", r.claim.namespace, r.claim.name) != *claim => {
+                    return Verdict::Failed(format!("the receipt of volume {id} does not name its claim {claim}"));
+                }
                 Some(r) if r.level != Level::Clear || r.verification.kind != Verification::Full => {
                     return Verdict::Failed(format!(
                         "volume {id} was wiped to {} only, or not read back in full",
@@ -111,7 +114,15 @@ mod tests {
     use super::*;
 
     fn verdict(written: u64, before: u64, after: u64) -> Verdict {
-        Evidence { written, before, after, not_zero: None, volumes: &["vol-1".to_owned()], receipts: &[] }.verdict()
+        Evidence {
+            written,
+            before,
+            after,
+            not_zero: None,
+            volumes: &[("vol-1".to_owned(), "a/b".to_owned())],
+            receipts: &[],
+        }
+        .verdict()
     }
 
     fn why(verdict: Verdict) -> String {
@@ -124,8 +135,14 @@ mod tests {
         assert!(why(verdict(0, 0, 0)).contains("nothing was written"));
         assert!(why(verdict(10, 10, 1)).contains("1 of 10 markers are still on the disk"));
         assert!(why(verdict(10, 10, 0)).contains("no receipt"));
-        let held =
-            Evidence { written: 1, before: 1, after: 0, not_zero: Some(512), volumes: &["v".into()], receipts: &[] };
+        let held = Evidence {
+            written: 1,
+            before: 1,
+            after: 0,
+            not_zero: Some(512),
+            volumes: &[("v".into(), "a/b".into())],
+            receipts: &[],
+        };
         assert!(why(held.verdict()).contains("512 bytes"));
     }
 }

@@ -7,34 +7,25 @@
 
 use std::fs::File;
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
-use std::path::{Path, PathBuf};
-use std::time::Duration;
+use std::path::Path;
+use std::time::{Duration, Instant};
 
-use anyhow::Context;
+use anyhow::{Context, bail};
 use bedplate_core::bytes::Bytes;
 use bedplate_provisioner::engine::{Stage, VolumeView};
 use indicatif::{MultiProgress, ProgressBar, ProgressStyle};
-use tokio::task::JoinSet;
 
-use super::orchestrator::Orchestrator;
-use crate::client::Agent;
+use super::cluster::Cluster;
+use super::volumes::DemoVolume;
 
 /// How often the agent is asked how far it is.
 const LOOK: Duration = Duration::from_millis(10);
-
-/// A volume that is being deleted.
-pub struct Doomed {
-    /// Its id.
-    pub id: String,
-    /// Its name for people.
-    pub title: String,
-    /// The file that holds it.
-    pub backing: PathBuf,
-}
+/// How long a deletion may take in all.
+const DELETE: Duration = Duration::from_mins(4);
 
 /// A volume that was deleted.
 pub struct Gone {
-    /// From the call to the answer.
+    /// From the claim's deletion to the end of its PersistentVolume.
     pub took: Duration,
     /// The removed file, if it could be held.
     held: Option<File>,
@@ -48,40 +39,39 @@ impl Gone {
     }
 }
 
-/// Delete all volumes at once. The order is kept.
-pub async fn delete(orchestrator: &Orchestrator, admin: &Agent, doomed: &[Doomed]) -> anyhow::Result<Vec<Gone>> {
+/// Watch volumes whose claims are deleted until nothing is left of them but receipts. The order is kept.
+pub async fn watch(cluster: &Cluster, doomed: &[DemoVolume]) -> anyhow::Result<Vec<Gone>> {
+    let begun = Instant::now();
     let bars = Bars::new(doomed);
-    let mut calls = JoinSet::new();
-    for (index, volume) in doomed.iter().enumerate() {
-        let (orchestrator, id) = (orchestrator.clone(), volume.id.clone());
-        calls.spawn(async move { (index, orchestrator.delete(&id).await) });
-    }
-    let mut held: Vec<Option<File>> = doomed.iter().map(|_| None).collect();
-    let mut took: Vec<Option<Duration>> = vec![None; doomed.len()];
+    let mut gone: Vec<(Option<Duration>, Option<File>)> = doomed.iter().map(|_| (None, None)).collect();
     let mut tick = tokio::time::interval(LOOK);
-    while !calls.is_empty() {
-        tokio::select! {
-            Some(done) = calls.join_next() => {
-                let (index, result) = done.context("a deletion broke off")?;
-                took[index] = Some(result?);
+    while gone.iter().any(|(took, _)| took.is_none()) {
+        cluster.interrupt.unless(tick.tick()).await?;
+        for (index, (volume, (took, held))) in doomed.iter().zip(&mut gone).enumerate() {
+            if took.is_some() {
+                continue;
+            }
+            let views: Vec<VolumeView> = volume.agent.get("/v1/volumes").await?;
+            if let Some(view) = views.iter().find(|view| view.id.as_str() == volume.entry.id) {
+                bars.show(index, view);
+                if view.progress.is_some() && held.is_none() {
+                    *held = hold(&volume.backing);
+                }
+            } else if cluster.is_gone(volume).await? {
+                *took = Some(begun.elapsed());
                 bars.done(index);
             }
-            _ = tick.tick() => {
-                let views: Vec<VolumeView> = admin.get("/v1/volumes").await?;
-                for (index, volume) in doomed.iter().enumerate() {
-                    let Some(view) = views.iter().find(|view| view.id.as_str() == volume.id) else { continue };
-                    bars.show(index, view);
-                    if view.progress.is_some() && held[index].is_none() {
-                        held[index] = hold(&volume.backing);
-                    }
-                }
+            if begun.elapsed() > DELETE {
+                bail!(
+                    "{} is not wiped after {} s: {}",
+                    volume.entry.claim,
+                    DELETE.as_secs(),
+                    cluster.says(volume).await?
+                );
             }
         }
     }
-    took.into_iter()
-        .zip(held)
-        .map(|(took, held)| Ok(Gone { took: took.context("a deletion was lost")?, held }))
-        .collect()
+    gone.into_iter().map(|(took, held)| Ok(Gone { took: took.context("a deletion was lost")?, held })).collect()
 }
 
 /// A descriptor that pins the file and opens nothing: it reads nothing, breaks no lease, and is gone with this process.
@@ -93,11 +83,11 @@ fn hold(path: &Path) -> Option<File> {
 struct Bars(Vec<ProgressBar>);
 
 impl Bars {
-    fn new(doomed: &[Doomed]) -> Self {
+    fn new(doomed: &[DemoVolume]) -> Self {
         let all = MultiProgress::new();
         let style = ProgressStyle::with_template("   {prefix:<24} {bar:30} {percent:>3} %  {msg}");
         let bars = doomed.iter().map(|volume| {
-            let bar = all.add(ProgressBar::new(100)).with_prefix(volume.title.clone());
+            let bar = all.add(ProgressBar::new(100)).with_prefix(volume.entry.claim.clone());
             if let Ok(style) = &style {
                 bar.set_style(style.clone().progress_chars("█▌ "));
             }

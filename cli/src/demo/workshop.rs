@@ -9,15 +9,14 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, bail};
 use bedplate_core::bytes::{Bytes, MIB};
-use nix::fcntl::{FallocateFlags, Flock, FlockArg};
-use nix::mount::{MsFlags, mount};
+use bedplate_sim::ApiServer;
+use nix::fcntl::{Flock, FlockArg};
 use tempfile::TempDir;
 
-use super::NotDone;
-use super::agent::AgentProcess;
 use super::ground::{Fitness, Ground};
-use super::tidy;
-use super::tools::run;
+use super::own_disk::OwnDisk;
+use super::programs::{Program, end_orphans};
+use super::{NotDone, tidy};
 
 /// Where else a run may work if the chosen folder is not on a disk.
 const ELSEWHERE: [&str; 2] = ["/var/tmp", "/var/lib"];
@@ -25,51 +24,40 @@ const ELSEWHERE: [&str; 2] = ["/var/tmp", "/var/lib"];
 const RUN: &str = "run-";
 /// Held while a run lives.
 const LOCK: &str = "lock";
-/// The file with the run's own filesystem.
-pub(super) const HOST_FILE: &str = "host.img";
-/// Where that is mounted.
-pub(super) const HOST_MOUNT: &str = "host";
 /// What a filesystem keeps for itself.
-const OVERHEAD: u64 = 320 * MIB;
-/// A Unix socket's path must be shorter than this (`sun_path`, unix(7)).
-const LONGEST_SOCKET: usize = 100;
-
-/// Why and on what a run made a filesystem of its own.
-pub struct OwnHost {
-    /// Why.
-    pub why: String,
-    /// On what.
-    pub outer: Ground,
-    /// Whether its loop device passes the host's page cache by.
-    pub direct: bool,
-}
+pub(super) const OVERHEAD: u64 = 320 * MIB;
+/// Bytes of the longest path that a Unix socket may have (`sun_path`, unix(7)), less those of the longest name that a
+/// kubelet's folder or an agent gives to one.
+const LONGEST_RUN: usize = 107 - "/node-0/kubelet/plugins_registry/bedplate.dev-reg.sock".len();
 
 /// A run's folder.
 pub struct Workshop {
     run: PathBuf,
     _lock: Flock<File>,
-    sockets: Option<TempDir>,
-    pool: PathBuf,
+    /// A short way to the folder, where its own path is too long for sockets.
+    short: Option<TempDir>,
     ground: Ground,
-    own_host: Option<OwnHost>,
-    /// The agent, while it runs.
-    pub agent: Option<AgentProcess>,
+    why_not_here: Option<String>,
+    /// The cluster's API server: it outlives the programs that talk to it.
+    pub server: Option<ApiServer>,
+    /// What runs beside this process.
+    pub programs: Vec<Program>,
     tidied: bool,
 }
 
 impl Workshop {
-    /// Make one for `need` bytes in the pool: in `chosen`, or where that is no place, elsewhere. What a killed run left
+    /// Make one for `need` bytes in all: in `chosen`, or where that is no place, elsewhere. What a killed run left
     /// behind goes first.
     pub fn open(chosen: &Path, may_move: bool, need: Bytes) -> anyhow::Result<Self> {
         std::fs::create_dir_all(chosen).with_context(|| format!("{} cannot be made", chosen.display()))?;
         let mut places = vec![chosen.canonicalize()?];
         if may_move {
-            places.extend(ELSEWHERE.map(PathBuf::from));
+            places.extend(ELSEWHERE.iter().filter_map(|place| Path::new(place).canonicalize().ok()));
         }
-        let need = Bytes(need.get() + OVERHEAD);
         let (mut direct, mut indirect, mut refused) = (None, None, Vec::new());
-        for place in places.into_iter().filter(|p| p.is_dir()) {
+        for (index, place) in places.into_iter().enumerate().filter(|(_, place)| place.is_dir()) {
             let ground = Ground::beneath(&place)?;
+            let place = if index == 0 { place } else { place.join("bedplate-demo") };
             match ground.fitness(need) {
                 Fitness::Pool => direct = direct.or(Some((place, ground, None))),
                 Fitness::File(why) => indirect = indirect.or(Some((place, ground, Some(why)))),
@@ -81,63 +69,42 @@ impl Workshop {
             let way_out = "name a folder on a disk with enough room: --dir, or a smaller --size";
             bail!(NotDone(format!("there is no place to work: {why}; {way_out}")));
         };
-        let place = if may_move && place.starts_with("/var") { place.join("bedplate-demo") } else { place };
-        let own_host = why.map(|why| OwnHost { why, outer: ground.clone(), direct: false });
-        Self::make(&place, ground, own_host, need)
-    }
-
-    fn make(place: &Path, ground: Ground, own_host: Option<OwnHost>, need: Bytes) -> anyhow::Result<Self> {
-        private(place)?;
-        clear(place)?;
+        private(&place)?;
+        clear(&place)?;
         let run = place.join(format!("{RUN}{}", std::process::id()));
         private(&run)?;
         let Some(lock) = lock(&run)? else { bail!("{} belongs to another run", run.display()) };
         let mut workshop = Self {
-            pool: run.join("pool"),
             run,
             _lock: lock,
-            sockets: None,
+            short: None,
             ground,
-            own_host,
-            agent: None,
+            why_not_here: why,
+            server: None,
+            programs: Vec::new(),
             tidied: false,
         };
-        if workshop.own_host.is_some() {
-            workshop.make_host(need).map_err(|error| {
-                NotDone(format!("a filesystem of the demo's own cannot be made: {error:#}; use --dir on ext4 or xfs"))
-            })?;
-        }
-        private(&workshop.pool)?;
-        if workshop.run.join("admin.sock").as_os_str().len() > LONGEST_SOCKET {
-            workshop.sockets = Some(tempfile::Builder::new().prefix("bedplate-demo-").tempdir()?);
+        if workshop.run.as_os_str().len() > LONGEST_RUN {
+            let short = tempfile::Builder::new().prefix("bedplate-demo-").tempdir()?;
+            std::os::unix::fs::symlink(&workshop.run, short.path().join("run"))?;
+            workshop.short = Some(short);
         }
         Ok(workshop)
     }
 
-    /// An ext4 filesystem in a file, on a loop device, for the pool.
-    fn make_host(&mut self, need: Bytes) -> anyhow::Result<()> {
-        let (file, target) = (self.run.join(HOST_FILE), self.run.join(HOST_MOUNT));
-        let disk = File::create_new(&file)?;
-        // Blocks for all of it, where the filesystem can promise them; else as it goes.
-        let length = i64::try_from(need.get())?;
-        if nix::fcntl::fallocate(&disk, FallocateFlags::empty(), 0, length).is_err() {
-            disk.set_len(need.get())?;
-        }
-        std::fs::create_dir(&target)?;
-        let arguments = |direct| ["--find", "--show", direct].map(PathBuf::from);
-        let attach = |direct| run("losetup", &[arguments(direct).as_slice(), std::slice::from_ref(&file)].concat());
-        // Not every filesystem takes direct I/O beneath a loop device.
-        let device = attach("--direct-io=on").or_else(|_| attach("--direct-io=off"))?;
-        let dio = device.replacen("/dev", "/sys/block", 1) + "/loop/dio";
-        if let Some(own) = &mut self.own_host {
-            own.direct = std::fs::read_to_string(dio).is_ok_and(|dio| dio.trim() == "1");
-        }
-        run("mkfs.ext4", &["-q", "-F", "-m", "0", "-E", "nodiscard", &device])?;
-        mount(Some(device.as_str()), &target, Some("ext4"), MsFlags::MS_NODEV | MsFlags::MS_NOSUID, None::<&str>)
-            .with_context(|| format!("cannot mount {device}"))?;
-        self.ground = Ground::beneath(&target)?;
-        self.pool = target.join("pool");
-        Ok(())
+    /// A folder for a node.
+    pub fn node(&self, name: &str) -> anyhow::Result<PathBuf> {
+        let folder = self.run.join(name);
+        private(&folder)?;
+        Ok(folder)
+    }
+
+    /// A disk of the demo's own for a node.
+    pub fn disk(&self, node: &str, fs_type: &str, room: Bytes) -> anyhow::Result<OwnDisk> {
+        let disk = OwnDisk::make(&self.node(node)?, fs_type, Bytes(room.get() + OVERHEAD)).map_err(|error| {
+            NotDone(format!("a filesystem of the demo's own cannot be made: {error:#}; use --dir on ext4 or xfs"))
+        })?;
+        Ok(disk)
     }
 
     /// The run's folder.
@@ -145,35 +112,29 @@ impl Workshop {
         &self.run
     }
 
-    /// The pool's folder.
-    pub fn pool(&self) -> &Path {
-        &self.pool
+    /// The run's folder by a path that is short enough for the sockets beneath.
+    pub fn short_path(&self) -> PathBuf {
+        self.short.as_ref().map_or_else(|| self.run.clone(), |short| short.path().join("run"))
     }
 
-    /// What the pool stands on.
+    /// What it stands on.
     pub fn ground(&self) -> &Ground {
         &self.ground
     }
 
-    /// Why the run made a filesystem of its own, if it did.
-    pub fn own_host(&self) -> Option<&OwnHost> {
-        self.own_host.as_ref()
-    }
-
-    /// Where sockets lie.
-    pub fn sockets(&self) -> &Path {
-        self.sockets.as_ref().map_or(&self.run, |dir| dir.path())
+    /// Why this machine's pool cannot lie directly on that, if it cannot.
+    pub fn why_not_here(&self) -> Option<&str> {
+        self.why_not_here.as_deref()
     }
 
     /// Take everything away. What could not be, in sentences.
     pub fn tidy(&mut self, hurry: bool) -> Vec<String> {
         self.tidied = true;
         let mut left = tidy::unmount_beneath(&self.run);
-        if let Some(mut agent) = self.agent.take()
-            && let Err(error) = agent.stop(hurry)
-        {
-            left.push(format!("{error:#}"));
-        }
+        // All at once first: each takes a moment.
+        let mut errors: Vec<anyhow::Error> = self.programs.iter_mut().filter_map(|p| p.ask_to_end().err()).collect();
+        errors.extend(self.programs.drain(..).filter_map(|mut program| program.stop(hurry).err()));
+        left.extend(errors.into_iter().map(|error| format!("{error:#}")));
         left.extend(tidy::tidy(&self.run));
         left
     }
@@ -212,7 +173,7 @@ fn clear(place: &Path) -> anyhow::Result<()> {
             continue;
         }
         if let Some(_lock) = lock(&entry.path())? {
-            tidy::stop_orphan(&entry.path());
+            end_orphans(&entry.path());
             if let Some(what) = tidy::tidy(&entry.path()).first() {
                 bail!("{} was left by a run that was killed and cannot be taken away: {what}", entry.path().display());
             }
