@@ -3,11 +3,13 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
+use std::process::Command;
 
 use bedplate_api::names;
 use bedplate_core::class::{Class, MediaDemand};
 use bedplate_core::filesystem::FsType;
 use bedplate_tests::manifests::{Document, files, kustomization, read, unknown_fields};
+use bedplate_tests::programs::program;
 use serde_json::{Value, json};
 
 const BASE: &str = "kustomize/base";
@@ -227,12 +229,11 @@ fn roles_give_what_is_used_and_no_more() {
         ("bedplate-agent", "bedplate.dev/localvolumes/status", "patch update"),
         ("bedplate-agent", "bedplate.dev/storagenodes", "create get list patch watch"),
         ("bedplate-agent", "bedplate.dev/storagenodes/status", "patch update"),
-        ("bedplate-agent", "bedplate.dev/wipereceipts", "create delete get list"),
+        ("bedplate-agent", "bedplate.dev/wipereceipts", "create delete list"),
         ("bedplate-agent", "events.k8s.io/events", "create patch"),
         ("bedplate-agent", "nodes", "get list patch watch"),
         ("bedplate-extender", "bedplate.dev/localvolumes", look),
         ("bedplate-extender", "bedplate.dev/storagenodes", look),
-        ("bedplate-extender", "nodes", look),
         ("bedplate-extender", "persistentvolumeclaims", look),
         ("bedplate-extender", "persistentvolumes", look),
         ("bedplate-extender", "pods", look),
@@ -240,7 +241,7 @@ fn roles_give_what_is_used_and_no_more() {
         ("bedplate-extender", "storage.k8s.io/storageclasses", look),
         ("bedplate-provisioner", "bedplate.dev/localvolumes", "create delete get list patch update watch"),
         ("bedplate-provisioner", "bedplate.dev/storagenodes", look),
-        ("bedplate-provisioner", "coordination.k8s.io/leases", "create get list patch update watch"),
+        ("bedplate-provisioner", "coordination.k8s.io/leases", "create get update"),
         ("bedplate-provisioner", "events.k8s.io/events", "create patch"),
         ("bedplate-provisioner", "nodes", look),
         ("bedplate-provisioner", "persistentvolumeclaims", "get list patch update watch"),
@@ -318,6 +319,30 @@ fn the_scheduler_asks_the_extender_as_it_wants_to_be_asked() {
     let address = service[0].value["spec"]["clusterIP"].as_str().unwrap();
     let tls = read(Path::new("scheduler/kubeadm-tls.yaml")).unwrap();
     assert_eq!(tls[0].value["extenders"][0]["urlPrefix"], format!("https://{address}"));
+}
+
+/// Each program is asked for its flags; one that a manifest names and a program lacks would only show in a crash loop.
+#[test]
+fn every_flag_is_one_that_the_program_has() {
+    let mut documents = base();
+    documents.extend(kustomization(Path::new("kustomize/components/extender-service")).unwrap().0);
+    documents.extend(read(Path::new("scheduler/second-scheduler.yaml")).unwrap());
+    let mut asked = BTreeSet::new();
+    for (_, pod) in pods(&documents) {
+        for container in pod["containers"].as_array().unwrap() {
+            let Some(name) = strings(&container["command"])[0].strip_prefix("/usr/bin/") else { continue };
+            let help = Command::new(program(name).unwrap()).arg("--help").output().unwrap();
+            let help = String::from_utf8(help.stdout).unwrap();
+            let known: BTreeSet<&str> = help.split_whitespace().filter(|word| word.starts_with("--")).collect();
+            for argument in strings(&container["args"]) {
+                let flag = argument.split('=').next().unwrap();
+                assert!(known.contains(flag), "{name} has no {flag}; it has {known:?}");
+            }
+            asked.insert(name.to_owned());
+        }
+    }
+    let expected = ["bedplate-agent", "bedplate-extender", "bedplate-provisioner"].map(str::to_owned);
+    assert_eq!(asked, BTreeSet::from(expected));
 }
 
 #[test]

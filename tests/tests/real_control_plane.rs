@@ -4,6 +4,7 @@
 #![allow(clippy::unwrap_used, clippy::panic)] // helpers of tests are not seen as tests by the lint
 
 use std::fs::File;
+use std::net::SocketAddr;
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
@@ -24,21 +25,21 @@ use kube::{Client, ResourceExt};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use serde_json::json;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 const NODE: &str = "node-1";
 
-/// A provisioner of the test's own; ended when dropped.
-struct Provisioner(Child);
+/// A program of the test's own; ended when dropped.
+struct Part(Child);
 
-impl Provisioner {
-    fn start(kubeconfig: &Path, log: &Path) -> Self {
+impl Part {
+    fn start(name: &str, kubeconfig: &Path, listen: SocketAddr, more: &[&str], log: &Path) -> Self {
         let log = File::create(log).unwrap();
-        let listen = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
-        let child = Command::new(program("bedplate-provisioner").unwrap())
+        let child = Command::new(program(name).unwrap())
             .arg("--kubeconfig")
             .arg(kubeconfig)
             .arg(format!("--listen={listen}"))
-            .args(["--lease-namespace=bedplate-system", "--identity=provisioner-0"])
+            .args(more)
             .stdin(Stdio::null())
             .stdout(log.try_clone().unwrap())
             .stderr(log)
@@ -48,7 +49,7 @@ impl Provisioner {
     }
 }
 
-impl Drop for Provisioner {
+impl Drop for Part {
     fn drop(&mut self) {
         let _ = kill(Pid::from_raw(self.0.id().cast_signed()), Signal::SIGTERM);
         if wait(Duration::from_secs(5), || self.0.try_wait().ok().flatten()).is_none() {
@@ -76,16 +77,18 @@ fn a_claim_lives_and_dies_with_no_more_than_deploy_gives() {
         path
     };
     let (plane, pool, root, machine) = (folder("plane"), folder("pool"), folder("kubelet"), folder("machine"));
-    // The scheduler finds no extender where it is told to look: it goes on without.
+    let free = || std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+    let (beside, elsewhere) = (free(), free());
     let configuration = read(Path::new("scheduler/kubeadm.yaml")).unwrap().remove(0);
     let mut configuration = configuration.value;
+    configuration["extenders"][0]["urlPrefix"] = json!(format!("http://{beside}"));
     configuration["clientConnection"]["kubeconfig"] = json!("$KUBECONFIG");
     configuration["leaderElection"]["leaderElect"] = json!(false);
     let plane = ControlPlane::start(&programs, &plane).unwrap().with_controllers().unwrap();
     let plane = plane.with_scheduler(&configuration.to_string()).unwrap();
 
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
-    let (admin, _kubelet, agent_token, provisioner_token) = runtime.block_on(async {
+    let (admin, _kubelet, tokens) = runtime.block_on(async {
         let admin = client(&plane.admin().unwrap()).await.unwrap();
         apply_base(&admin).await.unwrap();
         let kubelet = kubelet::start(&admin, kubelet::Options::new(NODE, &root));
@@ -93,36 +96,51 @@ fn a_claim_lives_and_dies_with_no_more_than_deploy_gives() {
         let spec = json!({ "backend": "image", "directory": pool, "media": "ssd", "reserve": "0" });
         let pool = json!({ "apiVersion": "bedplate.dev/v1alpha1", "kind": "DiskPool", "metadata": { "name": "local" }, "spec": spec });
         apply(&admin, &pool, "operator").await.unwrap();
-        let agent = token(&admin, "bedplate-agent", Some(NODE)).await.unwrap();
-        let provisioner = token(&admin, "bedplate-provisioner", None).await.unwrap();
-        (admin, kubelet, agent, provisioner)
+        let mut tokens = Vec::new();
+        for (name, node) in [("agent", Some(NODE)), ("provisioner", None), ("extender", None)] {
+            let token = token(&admin, &format!("bedplate-{name}"), node).await.unwrap();
+            tokens.push(plane.kubeconfig_with(name, &token).unwrap());
+        }
+        (admin, kubelet, tokens)
     });
 
     let place = Place::new(&machine, &machine.join("state"));
-    let kubeconfig = plane.kubeconfig_with("agent", &agent_token).unwrap();
     let arguments = [
         format!("--node-name={NODE}"),
         format!("--kubelet-root={}", root.display()),
         format!("--state-dir={}", place.state().display()),
         format!("--admin-socket={}", place.admin().display()),
-        format!("--kubeconfig={}", kubeconfig.display()),
+        format!("--kubeconfig={}", tokens[0].display()),
         "--no-probe".to_owned(),
     ];
     let agent = Agent::launch(&place, &arguments.each_ref().map(AsRef::as_ref)).unwrap();
-    let kubeconfig = plane.kubeconfig_with("provisioner", &provisioner_token).unwrap();
-    let log = machine.join("provisioner.log");
-    let provisioner = Provisioner::start(&kubeconfig, &log);
+    let logs = ["provisioner", "extender"].map(|name| machine.join(name));
+    let more = ["--lease-namespace=bedplate-system", "--identity=provisioner-0"];
+    let provisioner = Part::start("bedplate-provisioner", &tokens[1], elsewhere, &more, &logs[0]);
+    let extender = Part::start("bedplate-extender", &tokens[2], beside, &[], &logs[1]);
 
     let told = runtime.block_on(a_story(&admin));
-    let words = std::fs::read_to_string(&log).unwrap_or_default();
-    let agents = std::fs::read_to_string(place.log()).unwrap_or_default();
-    told.unwrap_or_else(|e| panic!("{e:#}\n--- provisioner\n{words}\n--- agent\n{agents}"));
-    // Nobody was refused anything on the way.
-    for (who, words) in [("provisioner", words), ("agent", agents)] {
-        assert!(!words.contains("orbidden"), "{who} was refused something:\n{words}");
+    let words = [&logs[0], &logs[1], &place.log()].map(|log| std::fs::read_to_string(log).unwrap_or_default());
+    told.unwrap_or_else(|e| panic!("{e:#}\n--- {}", words.join("\n---\n")));
+    // Nobody was refused anything on the way, and the scheduler did ask.
+    for words in &words {
+        assert!(!words.contains("orbidden"), "refused:\n{words}");
     }
-    drop(provisioner);
-    drop(agent);
+    let asked = runtime.block_on(metrics(beside));
+    let placed = asked.lines().find(|line| {
+        line.starts_with("bedplate_extender_requests_total") && line.contains("filter") && line.contains("placed")
+    });
+    let count = placed.and_then(|line| line.rsplit(' ').next()?.parse::<f64>().ok());
+    assert!(count.is_some_and(|count| count >= 1.0), "{asked}\n{}", words[1]);
+    drop((extender, provisioner, agent));
+}
+
+async fn metrics(address: SocketAddr) -> String {
+    let stream = tokio::net::TcpStream::connect(address).await.unwrap();
+    let (mut stream, mut answer) = (stream, String::new());
+    stream.write_all(b"GET /metrics HTTP/1.1\r\nHost: extender\r\nConnection: close\r\n\r\n").await.unwrap();
+    stream.read_to_string(&mut answer).await.unwrap();
+    answer
 }
 
 /// What a real kubelet would say of its machine.
