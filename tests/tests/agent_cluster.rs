@@ -497,3 +497,62 @@ fn a_node_name_that_no_topology_value_can_hold_is_refused_at_the_start() {
     let (status, said) = refusal(&["--kubeconfig", "/nonexistent"]).unwrap();
     assert!(!status.success() && said.contains("--node-name"), "{said}");
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_agent_that_starts_without_an_api_server_serves_what_its_ledger_has() {
+    if !need_root("an_agent_that_starts_without_an_api_server_serves_what_its_ledger_has") {
+        return;
+    }
+    let mut rig = Rig::new().await;
+    let (name, handle) = rig.ready(UID, 32).await;
+    rig.agent.take().unwrap().kill_nine().unwrap();
+    rig.cluster.server.inject(usize::MAX, Fault::Refuse(503), |_, _| true);
+    rig.agent = Some(rig.machine.agent().unwrap());
+    let staging = rig.staging();
+    rig.kubelet().stage(&handle, &staging).await.unwrap();
+    std::fs::write(staging.join("data"), "precious").unwrap();
+    rig.kubelet().unstage(&handle, &staging).await.unwrap();
+    rig.cluster.server.clear_faults();
+    rig.cluster.release(&name, UID, ReleaseKind::Reclaimed).await.unwrap();
+    rig.cluster.phase(&name, Phase::Freed).await.unwrap();
+    assert_eq!(rig.fs.count(b"precious").unwrap(), 0);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn two_agents_on_one_host_keep_to_their_own_node() {
+    if !need_root("two_agents_on_one_host_keep_to_their_own_node") {
+        return;
+    }
+    let rig = Rig::new().await;
+    let other = HostFs::new("xfs", 400 << 20).unwrap();
+    let directory = other.pool("pool").unwrap();
+    rig.cluster.node("node-2", &[("disk", "second")]).await.unwrap();
+    let select = |value: &str| {
+        let match_labels = Some([("disk".to_owned(), value.to_owned())].into());
+        Some(LabelSelector { match_labels, match_expressions: None })
+    };
+    rig.cluster.pool("second", &directory, |spec| spec.node_selector = select("second")).await.unwrap();
+    let machine = Machine::new(&rig.cluster, "node-2").unwrap();
+    let _agent = machine.agent().unwrap();
+    let has = |name: &'static str| move |node: &StorageNodeStatus| node.pools.iter().any(|pool| pool.name == name);
+    let second = rig.cluster.storage_node("node-2", "its pool", has("second")).await.unwrap();
+    assert_ne!(second.ledger_id, rig.node.ledger_id);
+    // The first pool is for all nodes; its directory is held by the first agent, and the second says so.
+    eventually("the second node's answer", async || {
+        let nodes = rig.cluster.api::<DiskPool>().get("fast").await?.status.unwrap_or_default().nodes;
+        let answer = nodes.iter().find(|answer| answer.node == "node-2" && answer.state == PoolState::Refused);
+        let held = answer.is_some_and(|answer| answer.message.contains("holds it"));
+        let first = nodes.iter().any(|answer| answer.node == NODE && answer.state == PoolState::Ready);
+        Ok(if held && first { Ok(()) } else { Err(format!("{nodes:?}")) })
+    })
+    .await
+    .unwrap();
+    rig.ready(UID, 32).await;
+    let claim = "0f3e1a2b-0000-4000-8000-000000000002";
+    let pool = |spec: &mut LocalVolumeSpec| spec.pool = "second".to_owned();
+    let made = rig.cluster.volume(&second, "node-2", claim, 32, pool).await.unwrap();
+    rig.cluster.phase(&made.metadata.name.unwrap(), Phase::Ready).await.unwrap();
+    let told = rig.cluster.storage_node("node-2", "its volume", |node| !node.volumes.is_empty()).await.unwrap();
+    assert_eq!(told.volumes.len(), 1);
+    rig.cluster.storage_node(NODE, "its volume", |node| node.volumes.len() == 1).await.unwrap();
+}
