@@ -4,6 +4,7 @@
 //! written (`/proc/diskstats`). Everything happens in files and loop devices of its own; real disks are only read.
 
 mod csi;
+mod extender;
 mod probe;
 mod report;
 mod wipe;
@@ -32,6 +33,14 @@ struct Settings {
     wipe_bytes: u64,
     /// Seconds of one probe run.
     probe_seconds: u64,
+    /// Nodes of the largest cluster that the extender is asked about.
+    extender_nodes: usize,
+    /// Questions of one client.
+    extender_asks: usize,
+    /// Seconds of many clients at once.
+    extender_seconds: u64,
+    /// Only these parts, by name; all where empty.
+    only: String,
     /// Where the report goes.
     out: PathBuf,
 }
@@ -46,10 +55,17 @@ impl Settings {
             rounds: usize::try_from(number("BEDPLATE_BENCH_ROUNDS", 5)?)?,
             wipe_bytes: number("BEDPLATE_BENCH_WIPE_MIB", 4096)? << 20,
             probe_seconds: number("BEDPLATE_BENCH_PROBE_SECONDS", 3)?,
+            extender_nodes: usize::try_from(number("BEDPLATE_BENCH_EXTENDER_NODES", 15_000)?)?,
+            extender_asks: usize::try_from(number("BEDPLATE_BENCH_EXTENDER_ASKS", 2_000)?)?,
+            extender_seconds: number("BEDPLATE_BENCH_EXTENDER_SECONDS", 5)?,
+            only: std::env::var("BEDPLATE_BENCH_ONLY").unwrap_or_default(),
             out: PathBuf::from(std::env::var("BEDPLATE_BENCH_OUT").unwrap_or_else(|_| "target/bench".to_owned())),
         })
     }
 }
+
+/// Measures one thing.
+type Part = fn(&Settings, &mut Report) -> anyhow::Result<()>;
 
 fn run() -> anyhow::Result<()> {
     ensure!(nix::unistd::Uid::effective().is_root(), "needs root: loop devices and mounts; run `sudo make bench`");
@@ -57,9 +73,13 @@ fn run() -> anyhow::Result<()> {
     let mut report = Report::default();
     let machine = report::machine();
     println!("{machine}\n");
-    wipe::measure(&settings, &mut report).context("wipe")?;
-    probe::measure(&settings, &mut report).context("probe")?;
-    csi::measure(&settings, &mut report).context("csi")?;
+    let parts: [(&str, Part); 4] =
+        [("wipe", wipe::measure), ("probe", probe::measure), ("csi", csi::measure), ("extender", extender::measure)];
+    for (name, part) in parts {
+        if settings.only.is_empty() || settings.only.split(',').any(|only| only == name) {
+            part(&settings, &mut report).context(name)?;
+        }
+    }
     report.write(&settings.out, &machine)?;
     println!("\n{}", report.table());
     println!("report: {}", settings.out.join("report.json").display());

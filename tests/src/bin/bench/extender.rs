@@ -1,0 +1,146 @@
+//! The extender as its own process, fed by an embedded API server, asked over loopback HTTP as kube-scheduler asks.
+//!
+//! Pods have two claims each; one answer in a hundred is compared with brute force over what the nodes were told to say.
+//! Full list, and the sample that a scheduler takes by default. Only the two round trips are timed, not what the
+//! scheduler does with them.
+
+mod ask;
+mod cluster;
+
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, ensure};
+
+use crate::Settings;
+use crate::report::Report;
+use ask::{Client, Extender, Question};
+use cluster::{Cluster, Size};
+
+/// Nodes of each size measured, and what p99 must stay below, in milliseconds.
+const SIZES: [(usize, Option<f64>); 4] = [(100, None), (1_000, None), (5_000, Some(2.0)), (15_000, Some(6.0))];
+/// Pods asked about in turn by one client.
+const PODS: usize = 8;
+/// Clients that ask at once.
+const CLIENTS: usize = 16;
+
+/// Measure all sizes.
+pub fn measure(settings: &Settings, report: &mut Report) -> Result<()> {
+    println!("extender: filter + prioritize over loopback HTTP, two claims a pod, 4 pools a node");
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?;
+    for (nodes, reach) in SIZES.into_iter().filter(|(nodes, _)| *nodes <= settings.extender_nodes) {
+        let whole = nodes == 5_000;
+        let size = Size { nodes, volumes_a_node: if whole { 10 } else { 0 }, pods: PODS * CLIENTS };
+        let begun = Instant::now();
+        let cluster = runtime.block_on(Cluster::make(&size)).with_context(|| format!("a cluster of {nodes} nodes"))?;
+        let extender = Extender::start(&cluster).context("the extender")?;
+        println!("  {nodes} nodes told in {:.1} s", begun.elapsed().as_secs_f64());
+        let all: Vec<usize> = (0..nodes).collect();
+        let full = alone(&cluster, &extender, &all, settings.extender_asks)?;
+        let name = format!("extender.both.p99_ms.{nodes}");
+        match reach {
+            Some(most) => report.add_with_reach(&name, "ms", vec![full.p99], ("<", most)),
+            None => report.add(&name, "ms", vec![full.p99]),
+        }
+        report.add(&format!("extender.both.p50_ms.{nodes}"), "ms", vec![full.p50]);
+        let sample: Vec<usize> = (0..sampled(nodes)).collect();
+        let part = alone(&cluster, &extender, &sample, settings.extender_asks)?;
+        report.add(&format!("extender.both_sampled.p99_ms.{nodes}"), "ms", vec![part.p99]);
+        if whole {
+            let echo = echo(&cluster, &extender, &all, settings.extender_asks)?;
+            report.add(&format!("extender.echo.p99_ms.{nodes}"), "ms", vec![echo]);
+            let rate = crowd(&cluster, &extender, &all, settings.extender_seconds)?;
+            let name = format!("extender.pods_per_s.{nodes}.clients{CLIENTS}");
+            report.add_with_reach(&name, "1/s", vec![rate], (">=", 1_500.0));
+            let resident = extender.resident_mib()?;
+            report.add_with_reach(&format!("extender.rss_mib.{nodes}"), "MiB", vec![resident], ("<", 200.0));
+        }
+    }
+    Ok(())
+}
+
+/// How many feasible nodes a scheduler looks for by default: 50 % less one a 125 nodes, at least 5 %, at least 100.
+fn sampled(nodes: usize) -> usize {
+    (nodes * 50_usize.saturating_sub(nodes / 125).max(5) / 100).max(100).min(nodes)
+}
+
+struct Latency {
+    p50: f64,
+    p99: f64,
+}
+
+fn latency(mut times: Vec<Duration>) -> Latency {
+    times.sort();
+    let at = |share: usize| times.get(times.len() * share / 100).map_or(0.0, |time| time.as_secs_f64() * 1e3);
+    Latency { p50: at(50), p99: at(99) }
+}
+
+/// One client, filter and prioritize one after the other.
+fn alone(cluster: &Cluster, extender: &Extender, nodes: &[usize], asks: usize) -> Result<Latency> {
+    let mut client = extender.client()?;
+    let mut questions = questions(cluster, &mut client, nodes, 0)?;
+    let mut times = Vec::with_capacity(asks);
+    for i in 0..asks {
+        let at = i % questions.len();
+        let question = &mut questions[at];
+        let begun = Instant::now();
+        client.post("/filter", &question.filter)?;
+        client.post("/prioritize", &question.prioritize)?;
+        times.push(begun.elapsed());
+        if i % 100 == 99 {
+            question.check(cluster, &mut client, nodes)?;
+        }
+    }
+    Ok(latency(times))
+}
+
+fn questions(cluster: &Cluster, client: &mut Client, nodes: &[usize], of: usize) -> Result<Vec<Question>> {
+    (of * PODS..(of + 1) * PODS).map(|pod| Question::prepare(cluster, client, nodes, pod)).collect()
+}
+
+/// One client asks about a pod without claims.
+fn echo(cluster: &Cluster, extender: &Extender, nodes: &[usize], asks: usize) -> Result<f64> {
+    let mut client = extender.client()?;
+    let body = cluster.request(None, nodes);
+    let mut times = Vec::with_capacity(asks);
+    for _ in 0..asks {
+        let begun = Instant::now();
+        let answer = client.post("/filter", &body)?;
+        times.push(begun.elapsed());
+        ensure!(answer.len() > nodes.len() * 8, "the echo is too short");
+    }
+    Ok(latency(times).p99)
+}
+
+/// Many clients at once: pods a second.
+fn crowd(cluster: &Cluster, extender: &Extender, nodes: &[usize], seconds: u64) -> Result<f64> {
+    let prepared: Vec<(Client, Vec<Question>)> = (0..CLIENTS)
+        .map(|of| {
+            let mut client = extender.client()?;
+            let questions = questions(cluster, &mut client, nodes, of)?;
+            Ok((client, questions))
+        })
+        .collect::<Result<_>>()?;
+    let begun = Instant::now();
+    let until = begun + Duration::from_secs(seconds);
+    let counts: Vec<Result<usize>> = std::thread::scope(|scope| {
+        let threads: Vec<_> = (prepared.into_iter())
+            .map(|(mut client, questions)| {
+                scope.spawn(move || {
+                    let mut count = 0;
+                    while Instant::now() < until {
+                        let question = &questions[count % questions.len()];
+                        client.post("/filter", &question.filter)?;
+                        client.post("/prioritize", &question.prioritize)?;
+                        count += 1;
+                    }
+                    Ok(count)
+                })
+            })
+            .collect();
+        let joined = threads.into_iter().map(std::thread::ScopedJoinHandle::join);
+        joined.map(|done| done.unwrap_or_else(|_| Err(anyhow::anyhow!("a client panicked")))).collect()
+    });
+    let seconds = begun.elapsed().as_secs_f64();
+    let count: usize = counts.into_iter().sum::<Result<usize>>()?;
+    Ok(count as f64 / seconds)
+}

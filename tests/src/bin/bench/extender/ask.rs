@@ -1,0 +1,178 @@
+//! The extender's process, a client like kube-scheduler's, and brute force for what it answers.
+
+use std::collections::BTreeSet;
+use std::io::{Read, Write};
+use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, bail, ensure};
+use serde_json::Value;
+use tempfile::TempDir;
+
+use super::cluster::{Cluster, claims};
+
+const GIB: u64 = 1 << 30;
+
+/// The release binary as its own process; killed when this is dropped.
+pub struct Extender {
+    child: Child,
+    address: SocketAddr,
+    _folder: TempDir,
+}
+
+impl Extender {
+    /// Start it and wait until its index is complete.
+    pub fn start(cluster: &Cluster) -> Result<Self> {
+        let folder = tempfile::tempdir()?;
+        let kubeconfig = folder.path().join("kubeconfig");
+        std::fs::write(&kubeconfig, cluster.server.kubeconfig())?;
+        let own = std::env::current_exe().context("cannot find this program")?;
+        let program = own.with_file_name("bedplate-extender");
+        ensure!(program.is_file(), "{} is missing: run `make bench`", program.display());
+        let address = TcpListener::bind("127.0.0.1:0")?.local_addr()?;
+        let child = Command::new(program)
+            .args(["--log", "warn", "--listen", &address.to_string()])
+            .arg("--kubeconfig")
+            .arg(&kubeconfig)
+            .stdout(Stdio::null())
+            .spawn()
+            .context("cannot be started")?;
+        let extender = Self { child, address, _folder: folder };
+        let until = Instant::now() + Duration::from_mins(2);
+        loop {
+            let ready = extender.client().and_then(|mut client| client.send("GET", "/readyz", b""));
+            match ready {
+                Ok((200, _)) => return Ok(extender),
+                other if Instant::now() > until => bail!("not ready in time: {other:?}"),
+                // Loopback: asking again costs nothing, and the index is complete within seconds.
+                _ => std::thread::park_timeout(Duration::from_millis(50)),
+            }
+        }
+    }
+
+    /// A connection.
+    pub fn client(&self) -> Result<Client> {
+        let stream = TcpStream::connect(self.address).context("cannot connect")?;
+        stream.set_nodelay(true)?;
+        stream.set_read_timeout(Some(Duration::from_secs(10)))?;
+        Ok(Client { stream, buffer: Vec::new() })
+    }
+
+    /// Resident memory in MiB.
+    pub fn resident_mib(&self) -> Result<f64> {
+        let pid = i32::try_from(self.child.id())?;
+        let pages = procfs::process::Process::new(pid)?.statm()?.resident;
+        Ok((pages * procfs::page_size()) as f64 / f64::from(1 << 20))
+    }
+}
+
+impl Drop for Extender {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+/// A keep-alive HTTP/1.1 client that does no more than is needed.
+pub struct Client {
+    stream: TcpStream,
+    buffer: Vec<u8>,
+}
+
+impl Client {
+    /// Ask, and take only 200 for an answer.
+    pub fn post(&mut self, path: &str, body: &[u8]) -> Result<&[u8]> {
+        let (status, range) = self.send("POST", path, body)?;
+        ensure!(status == 200, "{path} answered {status}: {}", String::from_utf8_lossy(&self.buffer[range]));
+        Ok(&self.buffer[range])
+    }
+
+    fn send(&mut self, method: &str, path: &str, body: &[u8]) -> Result<(u16, std::ops::Range<usize>)> {
+        let head = format!(
+            "{method} {path} HTTP/1.1\r\nHost: extender\r\nContent-Type: application/json\r\nContent-Length: {}\r\n\r\n",
+            body.len()
+        );
+        self.stream.write_all(&[head.as_bytes(), body].concat())?;
+        self.buffer.clear();
+        let mut chunk = vec![0; 1 << 16];
+        let end = loop {
+            if let Some(end) = memchr::memmem::find(&self.buffer, b"\r\n\r\n") {
+                break end + 4;
+            }
+            self.more(&mut chunk)?;
+        };
+        let head = String::from_utf8_lossy(&self.buffer[..end]).to_ascii_lowercase();
+        let status = head.split(' ').nth(1).and_then(|code| code.parse().ok()).context("no status")?;
+        let length = head.lines().find_map(|line| line.strip_prefix("content-length: ")?.trim().parse::<usize>().ok());
+        let length = length.context("no content-length: keep-alive would break")?;
+        while self.buffer.len() < end + length {
+            self.more(&mut chunk)?;
+        }
+        Ok((status, end..end + length))
+    }
+
+    fn more(&mut self, chunk: &mut [u8]) -> Result<()> {
+        let count = self.stream.read(chunk)?;
+        ensure!(count > 0, "the connection was closed");
+        self.buffer.extend_from_slice(&chunk[..count]);
+        Ok(())
+    }
+}
+
+/// A pod's requests.
+pub struct Question {
+    pod: usize,
+    pub filter: Vec<u8>,
+    pub prioritize: Vec<u8>,
+}
+
+impl Question {
+    /// Ask once, so that prioritize can name the survivors.
+    pub fn prepare(cluster: &Cluster, client: &mut Client, nodes: &[usize], pod: usize) -> Result<Self> {
+        let filter = cluster.request(Some(pod), nodes);
+        let survivors = truth(cluster, nodes, pod);
+        let question = Self { pod, filter, prioritize: cluster.request(Some(pod), &survivors) };
+        question.check(cluster, client, nodes)?;
+        Ok(question)
+    }
+
+    /// Compare an answer with brute force.
+    pub fn check(&self, cluster: &Cluster, client: &mut Client, nodes: &[usize]) -> Result<()> {
+        let expected: BTreeSet<&str> =
+            truth(cluster, nodes, self.pod).into_iter().map(|node| cluster.names[node].as_str()).collect();
+        let answer: Value = serde_json::from_slice(client.post("/filter", &self.filter)?)?;
+        let names = answer["NodeNames"].as_array().context("no NodeNames")?;
+        let found: BTreeSet<&str> = names.iter().filter_map(Value::as_str).collect();
+        ensure!(!found.is_empty() && found.len() < nodes.len(), "a question that tells nothing apart");
+        ensure!(found == expected, "pod-{}: {} nodes found, {} by brute force", self.pod, found.len(), expected.len());
+        let scores: Value = serde_json::from_slice(client.post("/prioritize", &self.prioritize)?)?;
+        let scores = scores.as_array().context("no scores")?;
+        ensure!(scores.len() == found.len(), "{} scores for {} nodes", scores.len(), found.len());
+        ensure!(scores.iter().all(|score| score["Score"].as_i64().is_some_and(|score| (0..=10).contains(&score))));
+        Ok(())
+    }
+}
+
+/// The nodes that fit, by trying every pair of pools.
+fn truth(cluster: &Cluster, nodes: &[usize], pod: usize) -> Vec<usize> {
+    let [first, second] = claims(pod);
+    let media = |class: &str, media: &str| match class {
+        "any" => true,
+        "ssd" => media == "ssd" || media == "nvme",
+        _ => media == class,
+    };
+    let fits = |node: &usize| {
+        let pools = &cluster.pools[*node];
+        (0..pools.len()).any(|a| {
+            (0..pools.len()).any(|b| {
+                let both = if a == b { first.1 + second.1 } else { first.1 } * GIB;
+                media(first.0, pools[a].media)
+                    && media(second.0, pools[b].media)
+                    && both <= pools[a].free
+                    && second.1 * GIB <= pools[b].free
+            })
+        })
+    };
+    nodes.iter().copied().filter(fits).collect()
+}
