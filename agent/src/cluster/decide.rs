@@ -82,7 +82,11 @@ fn known_volume(volume: &Outline, object: &LocalVolume, told: Option<Phase>) -> 
     let release = object.spec.release.as_ref();
     match volume.phase {
         // Over in the ledger, alive in the object: one of the two comes from a backup, and the ledger does not.
-        "Freed" if release.is_none() && told.is_none_or(|phase| matches!(phase, Phase::Reserved | Phase::Ready)) => {
+        // Told Lost it stays so, or the claim's owner would read that all is well. A release ends it.
+        "Freed"
+            if release.is_none()
+                && told.is_none_or(|phase| matches!(phase, Phase::Reserved | Phase::Ready | Phase::Lost)) =>
+        {
             Order::Lost(
                 "this node has wiped it, with a receipt: the object comes from a backup; it is never made again, \
                  restore its data into a new claim"
