@@ -2,6 +2,7 @@
 //! of the raw disk, and how a test says that it is skipped.
 
 pub mod agent;
+pub mod cluster;
 pub mod cluster_node;
 pub mod container;
 pub mod control_plane;

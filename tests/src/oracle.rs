@@ -42,10 +42,15 @@ impl Oracle {
         Self { prefix: uuid::Uuid::new_v4().simple().to_string() }
     }
 
+    /// The marker of volume `number`: what a block of it begins with.
+    pub fn marker(&self, number: u32) -> String {
+        format!("{}:{number:08x}", self.prefix)
+    }
+
     /// One block of volume `number`: its marker, then filler.
     pub fn block(&self, number: u32) -> [u8; BLOCK] {
         let mut block = [0xB7; BLOCK];
-        let marker = format!("{}:{number:08x}", self.prefix);
+        let marker = self.marker(number);
         block[..LONG].copy_from_slice(marker.as_bytes());
         block
     }

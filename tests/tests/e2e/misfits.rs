@@ -1,0 +1,118 @@
+//! Pods that do not fit: elsewhere if there is an elsewhere, else Pending with a reason that a person can act on.
+
+use anyhow::{Result, ensure};
+use bedplate_api::names;
+use bedplate_tests::cluster::objects::Work;
+use bedplate_tests::cluster::wait::{SOON, until_one};
+use bedplate_tests::cluster::{Shape, Site, story};
+use k8s_openapi::api::core::v1::{Event, PersistentVolumeClaim, Pod};
+use kube::ResourceExt;
+use kube::api::{Patch, PatchParams, PostParams};
+use kube::runtime::watcher::Config;
+use serde_json::json;
+
+#[test]
+fn a_claim_that_fits_nowhere_stays_pending_and_says_why() {
+    story("a_claim_that_fits_nowhere", &Shape::nodes(2), nowhere);
+}
+
+async fn nowhere(site: &mut Site) -> Result<()> {
+    site.claim("huge", 8 << 20).await?;
+    site.pod(&Work { name: "whale", claims: vec![("huge", 1)], ..Work::default() }).await?;
+    let why = unschedulable(site, "whale").await?;
+    ensure!(why.contains("nodes are available"), "{why}");
+    ensure!(site.locals().await?.is_empty(), "a volume was made for a pod that fits nowhere");
+    // What does fit is not kept waiting by it.
+    site.claim("small", 16).await?;
+    site.pod(&Work { name: "minnow", claims: vec![("small", 2)], ..Work::default() }).await?;
+    site.settled("minnow", "small", 2).await?;
+    Ok(())
+}
+
+/// Waits until the scheduler says that a pod has no place; what it says.
+async fn unschedulable(site: &Site, pod: &str) -> Result<String> {
+    until_one::<Pod, _>(site.own(), pod, "told that it has no place", SOON, |pod| {
+        let conditions = pod?.status.as_ref()?.conditions.as_ref()?;
+        let told = conditions.iter().find(|c| c.type_ == "PodScheduled" && c.status == "False")?;
+        (told.reason.as_deref() == Some("Unschedulable")).then(|| told.message.clone().unwrap_or_default())
+    })
+    .await
+}
+
+#[test]
+fn a_claim_that_was_sent_to_a_full_node_is_sent_back_and_placed_elsewhere() {
+    story("a_misfit_is_placed_elsewhere", &Shape::nodes(2), sent_back);
+}
+
+/// A scheduler that knows no better (an extender that is away, a capacity of a moment ago) sends a claim where it does not
+/// fit: here a person plays it, and writes the annotation by hand.
+async fn sent_back(site: &mut Site) -> Result<()> {
+    let nodes = site.nodes();
+    let room = site.room(&nodes[0]).await?;
+    let most = u64::try_from(room.largest_volume)? >> 20;
+    site.claim("first", most - 8).await?;
+    site.pod(&Work { name: "first", claims: vec![("first", 1)], node: Some(&nodes[0]), ..Work::default() }).await?;
+    site.settled("first", "first", 1).await?;
+
+    let uid = site.claim("second", 64).await?;
+    let select = json!({ "metadata": { "annotations": { names::ANNOTATION_SELECTED_NODE: nodes[0] } } });
+    // Somebody must need it, or the provisioner has no pod to admit; nothing schedules this one.
+    let mut pod = Work { name: "by-hand", claims: vec![("second", 2)], ..Work::default() }.object(&site.oracle, "none");
+    if let Some(spec) = &mut pod.spec {
+        spec.scheduler_name = Some("nobody".to_owned());
+    }
+    site.own::<Pod>().create(&PostParams::default(), &pod).await?;
+    let claims = site.own::<PersistentVolumeClaim>();
+    claims.patch("second", &PatchParams::default(), &Patch::Merge(&select)).await?;
+    until_one(claims.clone(), "second", "selected-node is taken back", SOON, |claim| {
+        (!claim?.annotations().contains_key(names::ANNOTATION_SELECTED_NODE)).then_some(())
+    })
+    .await?;
+    let said = about(site, "second").await?;
+    ensure!(said.iter().any(|said| said.contains(&nodes[0])), "no Event says why: {said:?}");
+    ensure!(site.living().await?.iter().all(|local| local.spec.claim_uid != uid));
+
+    // The real scheduler takes over: there is room on the other node.
+    site.delete_pod("by-hand").await?;
+    site.pod(&Work { name: "second", claims: vec![("second", 2)], ..Work::default() }).await?;
+    let second = site.settled("second", "second", 2).await?;
+    ensure!(second.node == nodes[1], "{second:?}");
+    Ok(())
+}
+
+/// What Events say of a claim.
+async fn about(site: &Site, claim: &str) -> Result<Vec<String>> {
+    let what = format!("an Event about claim {claim}");
+    bedplate_tests::cluster::wait::until::<Event, _>(site.own(), Config::default(), &what, SOON, |there| {
+        let ours = there.values().filter(|event| {
+            let warns = event.type_.as_deref() == Some("Warning");
+            warns
+                && event.involved_object.name.as_deref() == Some(claim)
+                && event.involved_object.kind.as_deref() == Some("PersistentVolumeClaim")
+        });
+        let said: Vec<String> = ours.filter_map(|event| event.message.clone()).collect();
+        (!said.is_empty()).then_some(said)
+    })
+    .await
+}
+
+#[test]
+fn a_pod_that_found_no_room_is_placed_as_soon_as_there_is_some() {
+    story("room_wakes_a_pod", &Shape::nodes(1), woken);
+}
+
+async fn woken(site: &mut Site) -> Result<()> {
+    let node = site.nodes()[0].clone();
+    let most = u64::try_from(site.room(&node).await?.largest_volume)? >> 20;
+    site.claim("first", most - 8).await?;
+    site.pod(&Work { name: "first", claims: vec![("first", 1)], node: Some(&node), ..Work::default() }).await?;
+    let first = site.settled("first", "first", 1).await?;
+    site.claim("second", 64).await?;
+    site.pod(&Work { name: "second", claims: vec![("second", 2)], node: Some(&node), ..Work::default() }).await?;
+    unschedulable(site, "second").await?;
+    site.delete_pod("first").await?;
+    site.delete_claim("first").await?;
+    site.wiped(&first).await?;
+    site.settled("second", "second", 2).await?;
+    Ok(())
+}
