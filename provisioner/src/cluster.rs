@@ -24,3 +24,6 @@ pub mod run;
 pub mod template;
 pub mod view;
 pub mod watch;
+
+#[cfg(test)]
+mod testing;

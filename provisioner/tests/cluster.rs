@@ -19,6 +19,8 @@ mod figures;
 mod leaders;
 #[path = "cluster/life.rs"]
 mod life;
+#[path = "cluster/program.rs"]
+mod program;
 #[path = "cluster/refusals.rs"]
 mod refusals;
 #[path = "cluster/safety.rs"]

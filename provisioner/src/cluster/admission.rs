@@ -339,6 +339,3 @@ fn is_dead(local: &Local) -> bool {
             && (local.deleting
                 || matches!(local.phase, Some(phase) if phase != Phase::Reserved && phase != Phase::Ready))
 }
-
-#[cfg(test)]
-mod tests;

@@ -109,6 +109,9 @@ fn orphaned(view: &View, locals: &[&Local], decision: &mut Decision) {
             decision.act(Action::Bind { local: local.meta.clone(), marked: true, terms });
             continue;
         }
+        if matches!(local.phase, Some(Phase::Retained | Phase::Forgotten)) {
+            continue;
+        }
         let message = format!(
             "LocalVolume {}: its claim {}/{} and its PersistentVolume are gone without a release. Its bytes stay on node \
              {} until a person gives them up there with `bedplate volumes`",

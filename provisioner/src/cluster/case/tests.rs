@@ -1,1 +1,276 @@
+use bedplate_api::local_volume::Phase;
+use proptest::prelude::*;
+use serde_json::json;
 
+use super::*;
+use crate::cluster::testing::{
+    add_claim, add_local, add_pod, add_volume, claim, later, local, patience, pod, view, volume,
+};
+
+fn kinds(decision: &Decision) -> Vec<&'static str> {
+    let kind = |action: &Action| match action {
+        Action::Order(_) => "order",
+        Action::Bind { .. } => "bind",
+        Action::Confirm { .. } => "confirm",
+        Action::Release { kind: ReleaseKind::Reclaimed, .. } => "reclaim",
+        Action::Release { kind: ReleaseKind::NeverBound, .. } => "void",
+        Action::Release { kind: ReleaseKind::Retained, .. } => "retain",
+        Action::Bounce { .. } => "bounce",
+        Action::DropVolume { .. } => "drop-volume",
+        Action::DropLocal { .. } => "drop-local",
+        Action::Say(_) => "say",
+        Action::Look { .. } => "look",
+        Action::Rebuild { .. } | Action::Publish { .. } | Action::Unpublish(_) => "other",
+    };
+    decision.actions.iter().map(kind).collect()
+}
+
+/// What is decided about claim `c` when these exist.
+fn about(claims: &[Claim], volumes: &[Volume], locals: &[Local], at: fn(Instant) -> Instant) -> Vec<&'static str> {
+    let now = Instant::now();
+    let mut view = view(now);
+    for claim in claims {
+        add_claim(&mut view, claim.clone(), now);
+    }
+    for volume in volumes {
+        add_volume(&mut view, volume.clone(), now);
+    }
+    for local in locals {
+        add_local(&mut view, local.clone(), now);
+    }
+    kinds(&decide(&view, "c", at(now), &patience()))
+}
+
+fn now(now: Instant) -> Instant {
+    now
+}
+
+fn bound(phase: Option<Phase>) -> Local {
+    Local { mark: Mark::Bound, ..local("c", 0, phase) }
+}
+
+#[test]
+fn a_fresh_claim_is_ordered_then_bound_when_ready() {
+    let fresh = [claim("c", json!({}))];
+    assert_eq!(about(&fresh, &[], &[], now), ["order"]);
+    assert_eq!(about(&fresh, &[], &[local("c", 0, None)], now), [""; 0]);
+    assert_eq!(about(&fresh, &[], &[local("c", 0, Some(Phase::Reserved))], now), [""; 0]);
+    assert_eq!(about(&fresh, &[], &[local("c", 0, Some(Phase::Ready))], now), ["bind"]);
+}
+
+#[test]
+fn a_claim_that_no_pod_is_seen_to_use_is_looked_for_live_first() {
+    let instant = Instant::now();
+    let mut view = view(instant);
+    view.looked("ns", instant.checked_sub(std::time::Duration::from_secs(1)).unwrap());
+    add_claim(&mut view, claim("c", json!({})), instant);
+    assert_eq!(kinds(&decide(&view, "c", instant, &patience())), ["look"]);
+    add_pod(&mut view, pod("p", &["c"]), instant);
+    assert_eq!(kinds(&decide(&view, "c", instant, &patience())), ["order"]);
+}
+
+#[test]
+fn a_released_volume_is_reclaimed_then_let_go_after_the_wipe_and_its_record_last() {
+    let released = [volume("c", 0, VolumePhase::Released)];
+    assert_eq!(about(&[], &released, &[bound(Some(Phase::Ready))], now), ["reclaim"]);
+    let given = |phase| Local { release: Some(ReleaseKind::Reclaimed), ..bound(Some(phase)) };
+    for phase in [Phase::Released, Phase::Quarantined, Phase::Wiping, Phase::Verifying, Phase::Verified, Phase::Stuck] {
+        assert_eq!(about(&[], &released, &[given(phase)], later), [""; 0], "{phase:?}");
+    }
+    assert_eq!(about(&[], &released, &[given(Phase::Freed)], now), ["drop-volume"]);
+    assert_eq!(about(&[], &[], &[given(Phase::Freed)], now), ["drop-local"]);
+}
+
+#[test]
+fn a_volume_whose_record_is_missing_waits_and_says_so() {
+    assert_eq!(about(&[], &[volume("c", 0, VolumePhase::Released)], &[], later), ["say"]);
+}
+
+#[test]
+fn a_bound_volume_is_left_alone_even_when_it_is_deleted() {
+    let alive = [claim("c", json!({"spec": {"volumeName": "pvc-c"}}))];
+    let deleted = [Volume { deleting: true, ..volume("c", 0, VolumePhase::Bound) }];
+    assert_eq!(about(&alive, &deleted, &[bound(Some(Phase::Ready))], later), [""; 0]);
+}
+
+#[test]
+fn retain_waits_for_the_volume_to_be_deleted() {
+    let kept = Volume { policy: Policy::Retain, ..volume("c", 0, VolumePhase::Released) };
+    assert_eq!(about(&[], std::slice::from_ref(&kept), &[bound(Some(Phase::Ready))], later), [""; 0]);
+    let kept = [Volume { deleting: true, ..kept }];
+    assert_eq!(about(&[], &kept, &[bound(Some(Phase::Ready))], now), ["retain"]);
+    let recorded = Local { release: Some(ReleaseKind::Retained), ..bound(Some(Phase::Ready)) };
+    assert_eq!(about(&[], &kept, &[recorded], now), ["drop-volume"]);
+}
+
+#[test]
+fn a_marked_attempt_without_volume_gets_it_and_one_that_had_it_is_left_to_people() {
+    let marked = Local { mark: Mark::Binding, ..local("c", 0, Some(Phase::Ready)) };
+    assert_eq!(about(&[], &[], &[marked], now), ["bind"]);
+    assert_eq!(about(&[], &[], &[bound(Some(Phase::Ready))], later), ["say"]);
+    assert_eq!(about(&[], &[], &[bound(Some(Phase::Retained))], later), [""; 0]);
+    assert_eq!(about(&[], &[], &[local("c", 0, Some(Phase::Ready))], now), ["void"]);
+}
+
+#[test]
+fn the_claims_of_a_pod_wait_for_each_other_and_are_bound_together() {
+    let instant = Instant::now();
+    let mut view = view(instant);
+    add_pod(&mut view, pod("p", &["c", "d"]), instant);
+    add_claim(&mut view, claim("c", json!({})), instant);
+    assert_eq!(kinds(&decide(&view, "c", instant, &patience())), [""; 0], "d does not exist yet");
+    add_claim(&mut view, claim("d", json!({})), instant);
+    assert_eq!(kinds(&decide(&view, "c", instant, &patience())), ["order", "order"]);
+    let followed = decide(&view, "d", instant, &patience());
+    assert_eq!((followed.actions.len(), followed.follow.as_deref()), (0, Some("c")));
+    add_local(&mut view, local("c", 0, Some(Phase::Ready)), instant);
+    add_local(&mut view, local("d", 0, Some(Phase::Reserved)), instant);
+    assert_eq!(kinds(&decide(&view, "c", instant, &patience())), [""; 0], "one is not Ready");
+    add_local(&mut view, local("d", 0, Some(Phase::Refused)), instant);
+    assert_eq!(kinds(&decide(&view, "c", instant, &patience()))[..1], ["void"], "the made one is given up first");
+    let voided = Local { release: Some(ReleaseKind::NeverBound), ..local("c", 0, Some(Phase::Ready)) };
+    add_local(&mut view, voided.clone(), instant);
+    assert_eq!(kinds(&decide(&view, "c", instant, &patience())), [""; 0], "not confirmed");
+    add_local(&mut view, Local { phase: Some(Phase::Discarded), ..voided }, instant);
+    assert_eq!(kinds(&decide(&view, "c", instant, &patience())), ["bounce", "bounce"]);
+    // The claims remember, and the records may go.
+    for name in ["c", "d"] {
+        let sent_back = json!({"metadata": {"resourceVersion": "2", "annotations": {
+            "volume.kubernetes.io/selected-node": "", "bedplate.dev/attempt": "1",
+        }}});
+        add_claim(&mut view, claim(name, sent_back), instant);
+        assert_eq!(kinds(&decide(&view, name, instant, &patience())), ["drop-local"], "{name}");
+    }
+}
+
+#[test]
+fn a_pod_that_the_scheduler_has_not_finished_with_does_not_hold_up_one_that_it_has() {
+    let instant = Instant::now();
+    let mut view = view(instant);
+    add_claim(&mut view, claim("c", json!({})), instant);
+    add_pod(&mut view, pod("placed", &["c"]), instant);
+    add_pod(&mut view, pod("pending", &["c", "nowhere"]), instant);
+    assert_eq!(kinds(&decide(&view, "c", instant, &patience())), ["order"]);
+}
+
+#[test]
+fn a_pod_that_is_never_finished_with_is_scheduled_anew() {
+    let instant = Instant::now();
+    let mut view = view(instant);
+    add_claim(&mut view, claim("c", json!({})), instant);
+    add_pod(&mut view, pod("pending", &["c", "nowhere"]), instant);
+    let decision = decide(&view, "c", instant, &patience());
+    assert_eq!((decision.actions.len(), decision.again), (0, Some(patience().sibling)));
+    assert_eq!(kinds(&decide(&view, "c", later(instant), &patience())), ["bounce"]);
+}
+
+#[test]
+fn the_next_attempt_never_takes_a_number_that_a_node_has_seen() {
+    let remembered = claim("c", json!({"metadata": {"annotations": {"bedplate.dev/attempt": "3"}}}));
+    let old = Local { release: Some(ReleaseKind::NeverBound), ..local("c", 5, Some(Phase::Discarded)) };
+    let instant = Instant::now();
+    let mut view = view(instant);
+    add_claim(&mut view, remembered, instant);
+    add_local(&mut view, old, instant);
+    let decision = decide(&view, "c", instant, &patience());
+    let Some(Action::Order(order)) = decision.actions.iter().find(|a| matches!(a, Action::Order(_))) else {
+        panic!("{decision:?}")
+    };
+    assert_eq!(order.spec.attempt, 6);
+}
+
+fn locals() -> impl Strategy<Value = Local> {
+    let phases = prop::sample::select(vec![
+        None,
+        Some(Phase::Reserved),
+        Some(Phase::Ready),
+        Some(Phase::Refused),
+        Some(Phase::Lost),
+        Some(Phase::Wiping),
+        Some(Phase::Freed),
+        Some(Phase::Discarded),
+        Some(Phase::Retained),
+    ]);
+    let marks = prop::sample::select(vec![Mark::Unbound, Mark::Binding, Mark::Bound]);
+    let releases = prop::sample::select(vec![
+        None,
+        Some(ReleaseKind::Reclaimed),
+        Some(ReleaseKind::NeverBound),
+        Some(ReleaseKind::Retained),
+    ]);
+    (0..3_i64, phases, marks, releases, any::<bool>(), any::<bool>()).prop_map(
+        |(attempt, phase, mark, release, deleting, elsewhere)| Local {
+            mark,
+            release,
+            deleting,
+            node: if elsewhere { "n2" } else { "n1" }.to_owned(),
+            ..local("c", attempt, phase)
+        },
+    )
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 2000, ..ProptestConfig::default() })]
+    #[test]
+    fn whatever_stands_in_the_api_no_rule_of_giving_up_is_broken(
+        here: bool, attempt in 0..3_i64, bound_to_it: bool, claim_deleting: bool,
+        there in prop::option::of((0..3_i64, 0..3_usize, any::<bool>(), any::<bool>())),
+        all in prop::collection::vec(locals(), 0..4), late: bool,
+    ) {
+        let instant = Instant::now();
+        let mut view = view(instant);
+        if here {
+            let claim = Claim {
+                attempt, deleting: claim_deleting, ..claim("c", if bound_to_it {
+                    json!({"spec": {"volumeName": "pvc-c"}})
+                } else {
+                    json!({})
+                })
+            };
+            add_claim(&mut view, claim, instant);
+        }
+        if let Some((attempt, phase, retains, deleting)) = there {
+            let phase = [VolumePhase::Pending, VolumePhase::Bound, VolumePhase::Released][phase];
+            let policy = if retains { Policy::Retain } else { Policy::Delete };
+            add_volume(&mut view, Volume { policy, deleting, ..volume("c", attempt, phase) }, instant);
+        }
+        for local in &all {
+        add_local(&mut view, local.clone(), instant);
+    }
+        let at = if late { later(instant) } else { instant };
+        let decision = decide(&view, "c", at, &patience());
+        let known = |meta: &crate::cluster::objects::Meta| view.local(&meta.name).unwrap();
+        let alive = |local: &&Local| !local.is_over() && local.release.is_none();
+        for action in &decision.actions {
+            match action {
+                Action::Release { local, kind, .. } => {
+                    let local = known(local);
+                    prop_assert!(local.release.is_none());
+                    prop_assert!(*kind == ReleaseKind::NeverBound || !here, "a living claim's volume is given up");
+                    prop_assert!(*kind != ReleaseKind::NeverBound || local.mark == Mark::Unbound);
+                    prop_assert!(*kind != ReleaseKind::NeverBound || there.is_none_or(|(a, ..)| a != local.attempt));
+                }
+                Action::DropVolume { .. } => {
+                    prop_assert!(!here, "a living claim's volume is let go");
+                }
+                Action::DropLocal { local, .. } => prop_assert!(known(local).is_over()),
+                Action::Order(order) => {
+                    prop_assert!(here && there.is_none());
+                    prop_assert!(view.locals_of("c").iter().filter(|l| alive(l)).count() == 0, "two attempts alive");
+                    prop_assert!(view.local(order.metadata.name.as_deref().unwrap()).is_none());
+                }
+                Action::Bind { local, .. } => {
+                    let local = known(local);
+                    prop_assert!(there.is_none() && local.phase == Some(Phase::Ready) && local.release.is_none());
+                }
+                Action::Bounce { .. } => {
+                    let attempts = view.locals_of("c");
+                    let on_its_node = attempts.iter().filter(|l| l.node == "n1" && l.phase != Some(Phase::Lost));
+                    prop_assert!(on_its_node.filter(|l| !l.is_over()).count() == 0, "sent back with an attempt alive");
+                }
+                Action::Confirm { .. } | Action::Say(_) | Action::Look { .. } => {}
+                Action::Rebuild { .. } | Action::Publish { .. } | Action::Unpublish(_) => prop_assert!(false),
+            }
+        }
+    }
+}
