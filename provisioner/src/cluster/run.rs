@@ -66,6 +66,9 @@ pub async fn run(client: Client, config: Config, stop: impl Future<Output = ()> 
         Some(address) => {
             let listen = |source| RunError::Listen { address, source };
             let listener = tokio::net::TcpListener::bind(address).await.map_err(listen)?;
+            if let Ok(address) = listener.local_addr() {
+                tracing::info!(%address, "listening");
+            }
             let app = router(health.clone(), metrics.clone());
             Some(tokio::spawn(async move { axum::serve(listener, app).await }))
         }

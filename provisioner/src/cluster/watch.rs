@@ -94,7 +94,10 @@ async fn follow<K>(
         let Some(event) = event else { return };
         match event {
             Ok(event) => {
-                (pause, failures) = (PAUSES.0, 0);
+                // That a list is begun says nothing yet.
+                if !matches!(event, Event::Init) {
+                    (pause, failures) = (PAUSES.0, 0);
+                }
                 if changes.send(change(event)).await.is_err() {
                     return;
                 }

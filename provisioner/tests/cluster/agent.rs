@@ -130,14 +130,10 @@ async fn answer(client: &Client, locals: &Api<LocalVolume>, node: &str, state: &
     if local.status.as_ref().is_some_and(|known| known.phase == status.phase) {
         return;
     }
-    let over = status.phase.is_some_and(Phase::is_over);
     let patch = Patch::Merge(json!({"status": status}));
     // An object that went meanwhile is answered when it comes back.
     drop(locals.patch_status(&local.name_any(), &PatchParams::default(), &patch).await);
     publish(client, node, state).await;
-    if over {
-        state.lock().unwrap().ledger.retain(|_, entry| !entry.record.phase.is_over() || entry.staged);
-    }
 }
 
 /// The agent's rules: the ledger decides, the object only asks.
@@ -157,6 +153,10 @@ fn decide(state: &mut State, local: &LocalVolume) -> Option<LocalVolumeStatus> {
     };
     let holds_wipes = state.holds_wipes;
     if let Some(entry) = state.ledger.get_mut(&name) {
+        let asks = spec.release.is_none() && !local.phase().is_some_and(Phase::is_over);
+        if entry.record.phase.is_over() && asks {
+            return status(Phase::Lost, "it was wiped; the object comes from a backup");
+        }
         let phase = match (&spec.release, entry.record.phase) {
             (Some(release), Phase::Ready) => match release.kind {
                 ReleaseKind::NeverBound if entry.staged => Phase::Stuck,

@@ -36,13 +36,21 @@ async fn serve(client: Client) {
     let mut rounds = tokio::time::interval(Duration::from_millis(300));
     loop {
         tokio::select! {
-            event = made.next() => if let Some(Ok(Event::Apply(volume) | Event::InitApply(volume))) = event {
-                look(&client, &volumes, volume).await;
+            event = made.next() => match event {
+                Some(Ok(Event::Apply(volume) | Event::InitApply(volume))) => look(&client, &volumes, volume).await,
+                Some(Ok(_)) => {}
+                // The rounds find what is missed.
+                Some(Err(_)) | None => tokio::time::sleep(Duration::from_millis(50)).await,
             },
-            event = gone.next() => if let Some(Ok(Event::Delete(claim))) = event
-                && let Ok(Some(volume)) = volumes.get_opt(&format!("pvc-{}", claim.uid().unwrap_or_default())).await
-            {
-                look(&client, &volumes, volume).await;
+            event = gone.next() => match event {
+                Some(Ok(Event::Delete(claim))) => {
+                    let name = format!("pvc-{}", claim.uid().unwrap_or_default());
+                    if let Ok(Some(volume)) = volumes.get_opt(&name).await {
+                        look(&client, &volumes, volume).await;
+                    }
+                }
+                Some(Ok(_)) => {}
+                Some(Err(_)) | None => tokio::time::sleep(Duration::from_millis(50)).await,
             },
             _ = rounds.tick() => {
                 let list = volumes.list(&kube::api::ListParams::default()).await;

@@ -1,6 +1,6 @@
 //! The program itself: started on a kubeconfig, asked over HTTP, stopped by a signal.
 
-use std::io::{Read, Write};
+use std::io::{BufRead, BufReader, Read, Write};
 use std::net::TcpStream;
 use std::process::{Child, Command, Stdio};
 
@@ -12,7 +12,7 @@ use nix::unistd::Pid;
 
 use super::agent::Agent;
 use super::binder::Binder;
-use super::world::{SYSTEM, World, until};
+use super::world::{PATIENCE, SYSTEM, World, until};
 
 struct Program(Child);
 
@@ -25,6 +25,7 @@ impl Drop for Program {
 
 fn get(port: u16, path: &str) -> Option<String> {
     let mut stream = TcpStream::connect(("127.0.0.1", port)).ok()?;
+    stream.set_read_timeout(Some(PATIENCE)).ok()?;
     write!(stream, "GET {path} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n").ok()?;
     let mut answer = String::new();
     stream.read_to_string(&mut answer).ok()?;
@@ -38,18 +39,25 @@ async fn the_program_serves_says_how_it_is_stays_small_and_gives_the_lease_up() 
     let folder = tempfile::tempdir().unwrap();
     let kubeconfig = folder.path().join("kubeconfig");
     std::fs::write(&kubeconfig, world.server.kubeconfig()).unwrap();
-    // A port that was free a moment ago; nobody else on this machine is given it so soon.
-    let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
-    let listen = format!("127.0.0.1:{port}");
     let mut program = Program(
         Command::new(env!("CARGO_BIN_EXE_bedplate-provisioner"))
             .arg("--kubeconfig")
             .arg(&kubeconfig)
-            .args(["--listen", &listen, "--identity", "program", "--lease-namespace", SYSTEM, "--log", "warn"])
+            .args(["--listen", "127.0.0.1:0", "--identity", "program", "--lease-namespace", SYSTEM])
             .stdin(Stdio::null())
+            .stderr(Stdio::piped())
             .spawn()
             .unwrap(),
     );
+    let mut log = BufReader::new(program.0.stderr.take().unwrap()).lines();
+    let port = tokio::task::spawn_blocking(move || {
+        let said = log.by_ref().map_while(Result::ok).find(|line| line.contains("listening")).unwrap();
+        // What it says from now on is read and let go, so that it can go on saying it.
+        std::thread::spawn(move || log.for_each(drop));
+        said.rsplit(':').next().unwrap().trim().parse::<u16>().unwrap()
+    })
+    .await
+    .unwrap();
     until("it is ready", || async { get(port, "/readyz").is_some_and(|answer| answer.contains("200 OK")) }).await;
     assert!(get(port, "/healthz").unwrap().contains("200 OK"));
     let names: Vec<String> = (0..100).map(|number| format!("c{number}")).collect();

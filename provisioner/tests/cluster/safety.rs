@@ -192,7 +192,7 @@ async fn an_api_server_restored_to_yesterday_loses_nothing() {
     world.claim("new", "ssd", "10Mi", "n1").await;
     world.until_bound("new").await;
     world.delete_claim("ended").await;
-    until("it is wiped", || async { agent.phase(&format!("pvc-{ended}-0")).is_none() }).await;
+    until("it is wiped", || async { agent.phase(&format!("pvc-{ended}-0")) == Some(Phase::Freed) }).await;
     let living = agent.living();
     assert_eq!(living.len(), 2);
     let revision = world.server.revision();
