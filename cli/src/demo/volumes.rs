@@ -6,7 +6,6 @@ use std::time::Duration;
 
 use anyhow::{Context, ensure};
 use bedplate_api::LocalVolume;
-use bedplate_core::bytes::Bytes;
 use bedplate_provisioner::engine::{Ranges, VolumeView};
 use k8s_openapi::api::core::v1::PersistentVolumeClaim;
 use kube::ResourceExt;
@@ -79,9 +78,9 @@ impl DemoVolume {
         Ok(views.iter().any(|view| view.id.as_str() == self.entry.id && view.staged.is_some()))
     }
 
-    /// Its claim, its size and its place, as columns.
+    /// Its claim and its place, as columns.
     pub fn place(&self) -> String {
-        let VolumeEntry { claim, node, pool, bytes, .. } = &self.entry;
-        format!("{claim:<20} {} on {node:<12} {pool}", Bytes(*bytes))
+        let VolumeEntry { claim, node, pool, .. } = &self.entry;
+        format!("{claim:<18}  {node:<12}  {pool}")
     }
 }
