@@ -154,7 +154,9 @@ impl Holds {
             self.put(pod.clone(), Hold { found, version, pinned, expires: now + TTL });
         }
         // Only now, so that what is held again counts as never given back.
-        if let Lifted(Some(old)) = old {
+        if let Lifted(Some(old)) = old
+            && self.account.blames()
+        {
             let kept = self.pods.get(pod).map(|hold| hold.found.nodes.iter().copied().collect());
             self.account.given_back(&old.found, &kept.unwrap_or_default());
         }

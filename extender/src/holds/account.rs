@@ -50,6 +50,11 @@ impl Account {
         }
     }
 
+    /// Whether any node turned somebody away.
+    pub fn blames(&self) -> bool {
+        !self.blamed.is_empty()
+    }
+
     pub fn blame(&mut self, slot: Slot) {
         self.blamed.insert(slot);
     }

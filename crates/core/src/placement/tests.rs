@@ -320,3 +320,10 @@ proptest! {
         }
     }
 }
+
+#[test]
+fn reasons_are_listed_in_their_own_order() {
+    for (place, reason) in Reason::ALL.into_iter().enumerate() {
+        assert_eq!(reason as usize, place, "{reason}");
+    }
+}
