@@ -28,9 +28,9 @@ test: ## every suite: unit, crash matrix, CSI over a socket, loop devices (as ro
 test-long: ## the same with more rounds, and the drills marked `#[ignore = "long: …"]`
 	@tests/run/suites.sh long
 
-bench: ## wipe against dd and shred, probe against fio, CSI latency, the extender at scale (root; report in target/bench)
+bench: ## wipe against dd and shred, probe against fio, CSI latency, claims, the extender at scale (root; report in target/bench)
 	@$(call NEED,bench)
-	@$(CARGO) build --release --locked -p bedplate-agent -p bedplate-cli -p bedplate-extender -p bedplate-tests --bins
+	@$(CARGO) build --release --locked -p bedplate-agent -p bedplate-cli -p bedplate-provisioner -p bedplate-extender -p bedplate-tests --bins
 	@"$(TARGET)/release/bench"
 
 generate: ## the CRDs under deploy/, from crates/api; the suites fail when they differ

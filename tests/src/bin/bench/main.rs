@@ -3,6 +3,7 @@
 //! Rounds are interleaved, medians reported, raw values kept. Only sectors that the disk beneath really received count as
 //! written (`/proc/diskstats`). Everything happens in files and loop devices of its own; real disks are only read.
 
+mod claims;
 mod csi;
 mod extender;
 mod probe;
@@ -39,6 +40,8 @@ struct Settings {
     extender_asks: usize,
     /// Seconds of many clients at once.
     extender_seconds: u64,
+    /// The most claims at once.
+    claims_at_once: usize,
     /// Only these parts, by name; all where empty.
     only: String,
     /// Where the report goes.
@@ -58,6 +61,7 @@ impl Settings {
             extender_nodes: usize::try_from(number("BEDPLATE_BENCH_EXTENDER_NODES", 15_000)?)?,
             extender_asks: usize::try_from(number("BEDPLATE_BENCH_EXTENDER_ASKS", 2_000)?)?,
             extender_seconds: number("BEDPLATE_BENCH_EXTENDER_SECONDS", 5)?,
+            claims_at_once: usize::try_from(number("BEDPLATE_BENCH_CLAIMS", 100)?)?,
             only: std::env::var("BEDPLATE_BENCH_ONLY").unwrap_or_default(),
             out: PathBuf::from(std::env::var("BEDPLATE_BENCH_OUT").unwrap_or_else(|_| "target/bench".to_owned())),
         })
@@ -73,8 +77,13 @@ fn run() -> anyhow::Result<()> {
     let mut report = Report::default();
     let machine = report::machine();
     println!("{machine}\n");
-    let parts: [(&str, Part); 4] =
-        [("wipe", wipe::measure), ("probe", probe::measure), ("csi", csi::measure), ("extender", extender::measure)];
+    let parts: [(&str, Part); 5] = [
+        ("wipe", wipe::measure),
+        ("probe", probe::measure),
+        ("csi", csi::measure),
+        ("claims", claims::measure),
+        ("extender", extender::measure),
+    ];
     for (name, part) in parts {
         if settings.only.is_empty() || settings.only.split(',').any(|only| only == name) {
             part(&settings, &mut report).context(name)?;
