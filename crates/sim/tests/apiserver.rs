@@ -225,6 +225,28 @@ async fn deleting_a_definition_deletes_its_objects_and_waits_for_their_finalizer
 }
 
 #[tokio::test]
+async fn a_definition_with_a_thousand_held_objects_goes_in_one_step_and_leaves_when_the_last_is_let_go() {
+    let (_server, client) = server();
+    let definitions = Api::<CustomResourceDefinition>::all(client.clone());
+    definitions.create(&PostParams::default(), &definition()).await.unwrap();
+    let api = things(&client);
+    for n in 0..1000 {
+        let held = json!({"apiVersion": "t.test/v1", "kind": "Thing",
+            "metadata": {"name": format!("t{n}"), "finalizers": ["t.test/hold"]}});
+        api.create(&PostParams::default(), &serde_json::from_value(held).unwrap()).await.unwrap();
+    }
+    definitions.delete("things.t.test", &DeleteParams::default()).await.unwrap();
+    let all = api.list(&ListParams::default()).await.unwrap().items;
+    assert_eq!(all.iter().filter(|thing| thing.metadata.deletion_timestamp.is_some()).count(), 1000);
+    let free = Patch::Merge(json!({"metadata": {"finalizers": null}}));
+    for n in 0..1000 {
+        assert!(definitions.get_opt("things.t.test").await.unwrap().is_some(), "{n} are gone");
+        api.patch(&format!("t{n}"), &PatchParams::default(), &free).await.unwrap();
+    }
+    assert!(definitions.get_opt("things.t.test").await.unwrap().is_none());
+}
+
+#[tokio::test]
 async fn applied_keyed_lists_merge_by_key_and_drop_what_their_owner_no_longer_names() {
     let (_server, client) = server();
     let definitions = Api::<CustomResourceDefinition>::all(client.clone());

@@ -129,7 +129,9 @@ pub(super) fn delete(store: &mut Store, call: &Call, options: &Value) -> Result<
         let gone = !held(&call.res.storage, &old.value);
         return Ok((old, gone));
     }
-    Ok(end(store, &call.res.storage, &call.key(), &old, asked, &call.writer.time))
+    let ended = end(store, &call.res.storage, &call.key(), &old, asked, &call.writer.time);
+    after(store, &call.res.storage, &call.writer.time);
+    Ok(ended)
 }
 
 /// Seconds that an object is left to end by itself: pods on a node, until their kubelet deletes them with 0.
@@ -155,9 +157,7 @@ fn end(
         return (Arc::clone(old), false);
     }
     if grace == 0 && !held(storage, &old.value) {
-        let last = store.remove(storage, key).unwrap_or_else(|| Arc::clone(old));
-        after(store, storage, now);
-        return (last, true);
+        return (store.remove(storage, key).unwrap_or_else(|| Arc::clone(old)), true);
     }
     let mut new = old.value.clone();
     let at = now.parse().map_or_else(
@@ -172,64 +172,49 @@ fn end(
     if storage == NAMESPACES {
         new["status"]["phase"] = json!("Terminating");
     }
-    let object = store.put(storage, key, new);
-    after(store, storage, now);
-    let gone = store.get(storage, key).is_none();
-    (object, gone && storage != DEFINITIONS)
+    (store.put(storage, key, new), false)
 }
 
 /// After every write: what is served follows the definitions, and what is going takes along what is in it.
 pub(super) fn after(store: &mut Store, storage: &str, now: &str) {
-    if storage == DEFINITIONS {
-        store.refresh_catalogue();
-    }
+    let mut redefined = storage == DEFINITIONS;
     let going = |store: &Store, storage: &str| -> Vec<(Key, Arc<Object>)> {
         let all = store.table(storage).map(|table| table.objects.iter()).into_iter().flatten();
-        all.filter(|(_, object)| deleting(&object.value))
-            .map(|(key, object)| (key.clone(), Arc::clone(object)))
-            .collect()
+        let going = all.filter(|(_, object)| deleting(&object.value));
+        going.map(|(key, object)| (key.clone(), Arc::clone(object))).collect()
     };
     for (key, definition) in going(store, DEFINITIONS) {
         let spec = &definition.value["spec"];
         let table = format!("{}/{}", text(spec, "/group"), text(spec, "/names/plural"));
-        if empty(store, &[table], None, now) && text(&definition.value, "/metadata/finalizers/0") == CLEANUP {
-            release(store, DEFINITIONS, &key, &definition, now);
+        if empty(store, &table, None, now)
+            && list(&definition.value["metadata"]["finalizers"]).contains(&json!(CLEANUP))
+        {
+            release(store, DEFINITIONS, &key, &definition);
+            redefined = true;
         }
     }
-    let namespaced = |store: &Store| -> Vec<String> {
-        store.catalogue.values().filter(|res| res.namespaced).map(|res| res.storage.clone()).collect()
-    };
     for (key, namespace) in going(store, NAMESPACES) {
-        if empty(store, &namespaced(store), Some(&key.1), now)
-            && !list(&namespace.value["spec"]["finalizers"]).is_empty()
-        {
-            release(store, NAMESPACES, &key, &namespace, now);
+        let tables = store.catalogue.values().filter(|res| res.namespaced).map(|res| res.storage.clone());
+        let left = tables.collect::<Vec<_>>().iter().filter(|table| !empty(store, table, Some(&key.1), now)).count();
+        if left == 0 && !list(&namespace.value["spec"]["finalizers"]).is_empty() {
+            release(store, NAMESPACES, &key, &namespace);
         }
+    }
+    if redefined {
+        store.refresh_catalogue();
     }
 }
 
-/// Asks for the deletion of everything in these tables (of one namespace); true once nothing is left.
-fn empty(store: &mut Store, tables: &[String], namespace: Option<&str>, now: &str) -> bool {
-    for storage in tables {
-        let contents: Vec<_> = store
-            .table(storage)
-            .map(|table| table.scan(namespace).filter(|(_, object)| !deleting(&object.value)))
-            .into_iter()
-            .flatten()
-            .map(|(key, object)| (key.clone(), Arc::clone(object)))
-            .collect();
-        for (key, object) in contents {
-            // An earlier one's end may have taken this one along.
-            if store.get(storage, &key).is_some_and(|now| now.revision == object.revision) {
-                end(store, storage, &key, &object, None, now);
-            }
-        }
-    }
-    tables.iter().all(|storage| store.table(storage).is_none_or(|table| table.scan(namespace).next().is_none()))
+/// Asks for the deletion of everything in a table (of one namespace); true once nothing is left.
+fn empty(store: &mut Store, storage: &str, namespace: Option<&str>, now: &str) -> bool {
+    let contents = store.table(storage).map(|table| table.scan(namespace)).into_iter().flatten();
+    let mut left: Vec<_> = contents.map(|(key, object)| (key.clone(), Arc::clone(object))).collect();
+    left.retain(|(key, object)| deleting(&object.value) || !end(store, storage, key, object, None, now).1);
+    left.is_empty()
 }
 
 /// Takes off what held a namespace or definition for the sake of its contents; removes it if nothing else does.
-fn release(store: &mut Store, storage: &str, key: &Key, holder: &Object, now: &str) {
+fn release(store: &mut Store, storage: &str, key: &Key, holder: &Object) {
     let mut new = holder.value.clone();
     if let Some(finalizers) = new.pointer_mut("/metadata/finalizers").and_then(Value::as_array_mut) {
         finalizers.retain(|finalizer| finalizer != CLEANUP);
@@ -242,7 +227,6 @@ fn release(store: &mut Store, storage: &str, key: &Key, holder: &Object, now: &s
     } else {
         store.put(storage, key, new);
     }
-    after(store, storage, now);
 }
 
 /// Creates what every cluster has.
