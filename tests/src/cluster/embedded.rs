@@ -228,21 +228,24 @@ impl Embedded {
         for program in programs {
             println!("===== {} =====\n{}", program.title(), program.last_words());
         }
-        // For whoever wants all of it.
-        if let Some(keep) = std::env::var_os("BEDPLATE_KEEP_LOGS") {
-            let to = Path::new(&keep).join(self.folder.path().file_name().unwrap_or_default());
-            let _ = std::fs::create_dir_all(&to);
-            for entry in std::fs::read_dir(self.folder.path()).into_iter().flatten().flatten() {
-                if entry.path().extension().is_some_and(|extension| extension == "log") {
-                    let _ = std::fs::copy(entry.path(), to.join(entry.file_name()));
-                }
+    }
+
+    /// Copies all logs to where `BEDPLATE_KEEP_LOGS` says, for whoever wants to read all of it.
+    fn keep_logs(&self) {
+        let Some(keep) = std::env::var_os("BEDPLATE_KEEP_LOGS") else { return };
+        let to = Path::new(&keep).join(self.folder.path().file_name().unwrap_or_default());
+        let _ = std::fs::create_dir_all(&to);
+        for entry in std::fs::read_dir(self.folder.path()).into_iter().flatten().flatten() {
+            if entry.path().extension().is_some_and(|extension| extension == "log") {
+                let _ = std::fs::copy(entry.path(), to.join(entry.file_name()));
             }
-            println!("all logs are in {}", to.display());
         }
+        println!("all logs are in {}", to.display());
     }
 
     /// Ends all of it. What is left mounted or attached then is an error.
     pub async fn close(mut self) -> Result<()> {
+        self.keep_logs();
         self.scheduler.take();
         self.controllers.take();
         for node in &mut self.nodes {

@@ -45,7 +45,7 @@ async fn crowd(site: &mut Site, count: u32, mib: u64) -> Result<()> {
     // Nothing lost, nothing twice: one volume a claim, one claim a volume.
     ensure!(volumes.iter().map(|volume| &volume.claim_uid).collect::<BTreeSet<_>>() == uids.values().collect());
     let handles: BTreeSet<_> = volumes.iter().map(|volume| (&volume.node, &volume.handle)).collect();
-    ensure!(handles.len() == names.len() && site.locals().await?.len() == names.len(), "{volumes:?}");
+    ensure!(handles.len() == names.len() && site.living().await?.len() == names.len(), "{volumes:?}");
     for (name, mark) in names.iter().zip(1u32..) {
         site.wrote(name, mark).await?;
     }

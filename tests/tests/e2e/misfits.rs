@@ -3,7 +3,7 @@
 use anyhow::{Result, ensure};
 use bedplate_api::names;
 use bedplate_tests::cluster::objects::Work;
-use bedplate_tests::cluster::wait::{SOON, until_one};
+use bedplate_tests::cluster::wait::{LONG, SOON, until, until_one};
 use bedplate_tests::cluster::{Shape, Site, story};
 use k8s_openapi::api::core::v1::{Event, PersistentVolumeClaim, Pod};
 use kube::ResourceExt;
@@ -55,15 +55,8 @@ async fn sent_back(site: &mut Site) -> Result<()> {
     site.settled("first", "first", 1).await?;
 
     let uid = site.claim("second", 64).await?;
-    let select = json!({ "metadata": { "annotations": { names::ANNOTATION_SELECTED_NODE: nodes[0] } } });
-    // Somebody must need it, or the provisioner has no pod to admit; nothing schedules this one.
-    let mut pod = Work { name: "by-hand", claims: vec![("second", 2)], ..Work::default() }.object(&site.oracle, "none");
-    if let Some(spec) = &mut pod.spec {
-        spec.scheduler_name = Some("nobody".to_owned());
-    }
-    site.own::<Pod>().create(&PostParams::default(), &pod).await?;
+    by_hand(site, "second", &nodes[0]).await?;
     let claims = site.own::<PersistentVolumeClaim>();
-    claims.patch("second", &PatchParams::default(), &Patch::Merge(&select)).await?;
     until_one(claims.clone(), "second", "selected-node is taken back", SOON, |claim| {
         (!claim?.annotations().contains_key(names::ANNOTATION_SELECTED_NODE)).then_some(())
     })
@@ -80,10 +73,44 @@ async fn sent_back(site: &mut Site) -> Result<()> {
     Ok(())
 }
 
+/// Sends a claim to a node as a scheduler does. Somebody must need it, or there is no pod to admit; nothing schedules this one.
+async fn by_hand(site: &Site, claim: &str, node: &str) -> Result<()> {
+    let mut pod = Work { name: "by-hand", claims: vec![(claim, 2)], ..Work::default() }.object(&site.oracle, "none");
+    if let Some(spec) = &mut pod.spec {
+        spec.scheduler_name = Some("nobody".to_owned());
+    }
+    site.own::<Pod>().create(&PostParams::default(), &pod).await?;
+    let select = json!({ "metadata": { "annotations": { names::ANNOTATION_SELECTED_NODE: node } } });
+    let claims = site.own::<PersistentVolumeClaim>();
+    claims.patch(claim, &PatchParams::default(), &Patch::Merge(&select)).await?;
+    Ok(())
+}
+
+#[test]
+#[ignore = "long: an agent that does not answer is waited for, half a minute"]
+fn a_claim_whose_agent_is_away_waits_says_so_and_is_made_when_it_is_back() {
+    story("a_silent_agent", &Shape::nodes(2).embedded_only("it keeps an agent down"), silent_agent);
+}
+
+async fn silent_agent(site: &mut Site) -> Result<()> {
+    let node = site.nodes()[0].clone();
+    site.ground()?.node(&node)?.agent.kill_nine()?;
+    // Its StorageNode stands there as it was: stale, and nobody behind it. What was ordered from it may be made at any
+    // moment, so nobody else is asked; but people are told.
+    site.claim("data", 16).await?;
+    site.pod(&Work { name: "data", claims: vec![("data", 1)], node: Some(&node), ..Work::default() }).await?;
+    let said = about(site, "data").await?;
+    ensure!(said.iter().any(|said| said.contains(&node)), "{said:?}");
+    site.ground()?.node(&node)?.agent.start().await?;
+    let data = site.settled("data", "data", 1).await?;
+    ensure!(data.node == node && site.living().await?.len() == 1, "{data:?}");
+    Ok(())
+}
+
 /// What Events say of a claim.
 async fn about(site: &Site, claim: &str) -> Result<Vec<String>> {
     let what = format!("an Event about claim {claim}");
-    bedplate_tests::cluster::wait::until::<Event, _>(site.own(), Config::default(), &what, SOON, |there| {
+    until::<Event, _>(site.own(), Config::default(), &what, LONG, |there| {
         let ours = there.values().filter(|event| {
             let warns = event.type_.as_deref() == Some("Warning");
             warns
