@@ -112,8 +112,11 @@ pub struct Order {
 #[must_use]
 pub fn judge(claim: &Claim, class: Option<&Class>) -> Judgement {
     let Some(wish) = &claim.wish else { return Judgement::Leave };
-    if !claim.ours || claim.volume_name.is_some() || claim.deleting {
+    if claim.volume_name.is_some() || claim.deleting {
         return Judgement::Leave;
+    }
+    if !claim.ours {
+        return unreadable(wish, class).map_or(Judgement::Leave, Judgement::Refuse);
     }
     let refuse = |reason, message| Judgement::Refuse(Refusal { reason, message });
     let Some(class) = class else {
@@ -147,6 +150,13 @@ pub fn judge(claim: &Claim, class: Option<&Class>) -> Judgement {
         Ok(order) => Judgement::Make(Box::new(order)),
         Err(refusal) => Judgement::Refuse(refusal),
     }
+}
+
+/// What is wrong with a class of ours that cannot be read. It has no CSIStorageCapacity, so the scheduler sends no claim of
+/// it to a node, and nobody else would ever tell.
+fn unreadable(wish: &Wish, class: Option<&Class>) -> Option<Refusal> {
+    let class = class.filter(|class| class.ours && class.waits && wish.source != Source::Other)?;
+    mode(wish, class).and_then(|mode| parameters(class, mode)).err()
 }
 
 fn order(name: &str, wish: &Wish, class: &Class) -> Result<Order, Refusal> {

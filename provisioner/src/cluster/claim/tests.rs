@@ -54,6 +54,19 @@ fn the_older_annotation_counts_and_anothers_does_not() {
 }
 
 #[test]
+fn a_class_that_cannot_be_read_is_told_of_before_any_node_is_chosen() {
+    let early = claim(
+        "c",
+        json!({"metadata": {"annotations": {
+            names::ANNOTATION_PROVISIONER: "", names::ANNOTATION_SELECTED_NODE: "",
+        }}}),
+    );
+    let said = judged(&early, &class("odd", &[("bedplate.dev/medium", "ssd")]));
+    assert!(said.starts_with("BadParameter") && said.contains("bedplate.dev/medium"), "{said}");
+    assert_eq!(judged(&early, &class("ssd", &[])), "leave");
+}
+
+#[test]
 fn read_only_many_is_refused_like_read_write_many() {
     let said = judged(&claim("c", json!({"spec": {"accessModes": ["ReadOnlyMany"]}})), &class("ssd", &[]));
     assert!(said.starts_with("UnsupportedAccessMode") && said.contains("ReadOnlyMany"), "{said}");
