@@ -2,10 +2,11 @@
 
 use anyhow::{Result, ensure};
 use bedplate_api::names;
-use bedplate_tests::cluster::objects::Work;
+use bedplate_tests::cluster::objects::{Work, parse};
 use bedplate_tests::cluster::wait::{LONG, SOON, until, until_one};
 use bedplate_tests::cluster::{Shape, Site, story};
 use k8s_openapi::api::core::v1::{Event, PersistentVolumeClaim, Pod};
+use k8s_openapi::api::storage::v1::StorageClass;
 use kube::ResourceExt;
 use kube::api::{Patch, PatchParams, PostParams};
 use kube::runtime::watcher::Config;
@@ -141,5 +142,31 @@ async fn woken(site: &mut Site) -> Result<()> {
     site.delete_claim("first").await?;
     site.wiped(&first).await?;
     site.settled("second", "second", 2).await?;
+    Ok(())
+}
+
+#[test]
+fn a_class_with_a_parameter_that_nobody_knows_is_refused_by_name() {
+    story("an_unknown_parameter", &Shape::nodes(1), unknown_parameter);
+}
+
+async fn unknown_parameter(site: &mut Site) -> Result<()> {
+    let class: StorageClass = parse(json!({
+        "metadata": { "name": format!("odd-{}", site.namespace) },
+        "provisioner": names::DRIVER,
+        "volumeBindingMode": "WaitForFirstConsumer",
+        "parameters": { "bedplate.dev/medium": "ssd" },
+    }));
+    let name = class.name_any();
+    site.all::<StorageClass>().create(&PostParams::default(), &class).await?;
+    let told = async {
+        site.claim_of("odd", 16, &name).await?;
+        site.pod(&Work { name: "odd", claims: vec![("odd", 1)], ..Work::default() }).await?;
+        site.event_says("PersistentVolumeClaim", "odd", "bedplate.dev/medium").await
+    };
+    let told = told.await;
+    site.all::<StorageClass>().delete(&name, &kube::api::DeleteParams::default()).await?;
+    told?;
+    ensure!(site.locals().await?.is_empty());
     Ok(())
 }
