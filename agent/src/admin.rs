@@ -161,9 +161,10 @@ async fn order(
             "release" if engine.volume(&id).is_none() => Err(command(CommandError::Unknown { id })),
             "release" => engine.release(&id, ReleaseKind::ByHand, &by).map_err(|error| {
                 let code = match &error {
-                    ReleaseError::Busy(_) | ReleaseError::InUse { .. } | ReleaseError::Retained { .. } => {
-                        StatusCode::CONFLICT
-                    }
+                    ReleaseError::Busy(_)
+                    | ReleaseError::InUse { .. }
+                    | ReleaseError::Retained { .. }
+                    | ReleaseError::WasStaged { .. } => StatusCode::CONFLICT,
                     ReleaseError::PoolAbsent { .. } => StatusCode::SERVICE_UNAVAILABLE,
                     ReleaseError::Host { .. } | ReleaseError::Commit { .. } => StatusCode::INTERNAL_SERVER_ERROR,
                 };

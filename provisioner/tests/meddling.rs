@@ -243,6 +243,19 @@ fn a_retained_volume_is_given_up_by_a_person_and_by_nothing_else() {
 }
 
 #[test]
+fn a_volume_that_was_handed_out_once_is_never_wiped_as_one_that_nobody_had() {
+    let story = unstaged(Level::Clear);
+    let engine = engine(&story);
+    let id = story.client.id.clone().unwrap();
+    let before = markers(&story.host);
+    assert!(before > 0);
+    let refused = engine.release(&id, ReleaseKind::NeverBound, "an orchestrator").unwrap_err().to_string();
+    assert!(refused.contains("handed out once") && refused.contains("nothing is wiped"), "{refused}");
+    assert_eq!(drive(&story, &engine), Driven::Nothing);
+    assert_eq!(markers(&story.host), before);
+}
+
+#[test]
 fn what_never_reached_the_disk_is_not_answered_as_done() {
     let story = unstaged(Level::Clear);
     let engine = engine(&story);

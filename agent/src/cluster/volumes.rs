@@ -377,6 +377,7 @@ fn not_released(error: &ReleaseError) -> Trouble {
         ReleaseError::Busy(_) => Trouble::Later(None),
         ReleaseError::InUse { .. }
         | ReleaseError::Retained { .. }
+        | ReleaseError::WasStaged { .. }
         | ReleaseError::PoolAbsent { .. }
         | ReleaseError::Host { .. }
         | ReleaseError::Commit { .. } => Trouble::Later(Some(chain(error))),

@@ -103,9 +103,9 @@ fn orphaned(view: &View, locals: &[&Local], decision: &mut Decision) {
             continue;
         }
         if local.mark == Mark::Binding && local.phase == Some(Phase::Ready) {
-            // Its PersistentVolume was about to be made: make it, and the control plane releases it in due form.
-            let class = view.class(&local.class_name);
-            let terms = Terms::of(None, class);
+            // Its PersistentVolume was about to be made, or was made and is gone unseen: then somebody may have written, and
+            // said Retain. Nobody is left whose wish Delete would be, so the new one keeps the bytes.
+            let terms = Terms::kept(view.class(&local.class_name));
             decision.act(Action::Bind { local: local.meta.clone(), marked: true, terms });
             continue;
         }

@@ -137,6 +137,12 @@ impl Terms {
             policy: class.map_or_else(|| "Retain".to_owned(), |class| class.policy.clone()),
         }
     }
+
+    /// Without a claim, and keeping the bytes whatever the class says.
+    #[must_use]
+    pub fn kept(class: Option<&Class>) -> Self {
+        Self { policy: "Retain".to_owned(), ..Self::of(None, class) }
+    }
 }
 
 /// The PersistentVolume of a LocalVolume that is Ready; `None` where its agent has not named it yet.

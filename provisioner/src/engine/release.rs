@@ -18,6 +18,11 @@ pub enum ReleaseError {
     InUse { id: VolumeId, users: String },
     #[error("volume {id} is retained: only a person may give up its bytes, with `bedplate volumes release {id}`")]
     Retained { id: VolumeId },
+    #[error(
+        "volume {id} was handed out once, so it is not one that never had an owner: nothing is wiped; release it by hand \
+         with `bedplate volumes release {id}` once its data is not needed"
+    )]
+    WasStaged { id: VolumeId },
     #[error("volume {id}: pool {pool} is absent ({why}), so nobody can tell whether it is in use; bring its disk back")]
     PoolAbsent { id: VolumeId, pool: String, why: String },
     #[error("volume {id}: whether it is in use could not be found out")]
@@ -57,6 +62,10 @@ impl Engine {
         let Some(volume) = self.volume_now(id) else { return Ok(()) };
         let spec = volume.spec().clone();
         let (identity, staged) = match &volume {
+            // Judged here, under the volume's turn: whoever asked may have looked before it was handed out.
+            AnyVolume::Ready(v) if kind == ReleaseKind::NeverBound && v.state.ever_staged => {
+                return Err(ReleaseError::WasStaged { id: id.clone() });
+            }
             AnyVolume::Ready(v) => (v.state.backing.identity, v.state.staged.clone()),
             AnyVolume::Retained(_) if kind != ReleaseKind::ByHand => {
                 return Err(ReleaseError::Retained { id: id.clone() });

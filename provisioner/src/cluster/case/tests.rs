@@ -113,6 +113,17 @@ fn a_marked_attempt_without_volume_gets_it_and_one_that_had_it_is_left_to_people
 }
 
 #[test]
+fn a_volume_that_is_made_again_without_a_claim_keeps_its_bytes_whatever_the_class_says() {
+    let instant = Instant::now();
+    let mut view = view(instant);
+    assert_eq!(view.class("ssd").map(|class| class.policy.as_str()), Some("Delete"));
+    add_local(&mut view, Local { mark: Mark::Binding, ..local("c", 0, Some(Phase::Ready)) }, instant);
+    let decision = decide(&view, "c", instant, &patience());
+    let [Action::Bind { terms, .. }] = &*decision.actions else { panic!("{decision:?}") };
+    assert_eq!(terms.policy, "Retain", "somebody may have written there and said Retain before it vanished");
+}
+
+#[test]
 fn the_claims_of_a_pod_wait_for_each_other_and_are_bound_together() {
     let instant = Instant::now();
     let mut view = view(instant);

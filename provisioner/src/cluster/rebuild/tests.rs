@@ -1,8 +1,8 @@
 use bedplate_api::local_volume::Phase;
 
 use super::*;
-use crate::cluster::objects::Record;
-use crate::cluster::testing::{add_local, later, local, patience, storage, view};
+use crate::cluster::objects::{CsiSeen, Record};
+use crate::cluster::testing::{add_local, later, local, meta, patience, storage, view};
 use crate::cluster::view::{Change, Op};
 
 fn with_record(now: Instant, phase: Phase) -> View {
@@ -47,4 +47,26 @@ fn a_node_without_records_ends_nothing() {
     add_local(&mut view, local("c", 0, Some(Phase::Ready)), now);
     let decision = decide(&view, "n1", later(now), &patience());
     assert!(decision.actions.iter().all(|action| matches!(action, Action::Publish { .. })), "{decision:?}");
+}
+
+#[test]
+fn a_node_that_is_gone_or_whose_agent_is_offers_nothing_until_it_is_back() {
+    let now = Instant::now();
+    let mut view = view(now);
+    let offered = |view: &View| {
+        let decision = decide(view, "n1", now, &patience());
+        let largest = decision.actions.iter().filter_map(|action| match action {
+            Action::Publish { largest, .. } => Some(*largest),
+            _ => None,
+        });
+        largest.max()
+    };
+    assert!(offered(&view).is_some_and(|largest| largest > 0));
+    let driver = |registered| CsiSeen { meta: meta("n1"), registered };
+    view.apply(Change::Csi(Op::Applied(driver(false))), now);
+    assert_eq!(offered(&view), Some(0), "pods would be sent there and back for ever");
+    view.apply(Change::Csi(Op::Applied(driver(true))), now);
+    assert!(offered(&view).is_some_and(|largest| largest > 0));
+    view.apply(Change::Node(Op::Gone("n1".to_owned())), now);
+    assert_eq!(offered(&view), Some(0));
 }

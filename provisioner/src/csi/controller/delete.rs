@@ -45,7 +45,9 @@ impl DeleteError {
             Self::Ledger(_) => Code::Internal,
             Self::Engine(error) => match error {
                 E::Busy(_) => Code::Aborted,
-                E::InUse { .. } | E::PoolAbsent { .. } | E::Retained { .. } => Code::FailedPrecondition,
+                E::InUse { .. } | E::PoolAbsent { .. } | E::Retained { .. } | E::WasStaged { .. } => {
+                    Code::FailedPrecondition
+                }
                 E::Host { .. } | E::Commit { .. } => Code::Internal,
             },
         };
