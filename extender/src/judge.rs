@@ -226,7 +226,7 @@ fn turned_away(verb: Verb, nodes: &[Name], reason: Reason, outcome: Outcome) -> 
     let body = if verb.filters() {
         wire::filtered(nodes, &[], &misfits)
     } else {
-        wire::scores(nodes.iter().map(|node| (&*node.name, 0)))
+        wire::scores(nodes.iter().map(|node| (&node.name, 0)))
     };
     (body, outcome, misfits)
 }

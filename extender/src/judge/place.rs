@@ -78,7 +78,7 @@ impl Judge {
         if wake {
             self.index.wake.notify_one();
         }
-        let names = nodes.iter().map(|node| &*node.name);
+        let names = nodes.iter().map(|node| &node.name);
         (wire::scores(names.zip(scores)), Outcome::Placed, Misfits::new())
     }
 }

@@ -37,11 +37,14 @@ pub struct Arguments<'a> {
 /// How nodes are named.
 #[derive(Clone, Copy, Debug)]
 pub enum Form<'a> {
-    /// `NodeNames`: the extender is configured as `nodeCacheCapable`.
-    Names(&'a RawValue),
+    /// `NodeNames`, as text: the extender is configured as `nodeCacheCapable`.
+    Names(&'a str),
     /// `Nodes`: whole objects.
     Objects(&'a RawValue),
 }
+
+/// What Go writes between pod and names.
+const BETWEEN: &[u8] = br#","Nodes":null,"NodeNames":"#;
 
 #[derive(Deserialize)]
 #[serde(rename_all = "PascalCase")]
@@ -60,6 +63,9 @@ impl<'a> Arguments<'a> {
     /// # Errors
     /// See [`Malformed`].
     pub fn read(body: &'a [u8]) -> Result<Self, Malformed> {
+        if let Some(arguments) = Self::as_sent(body) {
+            return Ok(arguments);
+        }
         let raw: Raw = serde_json::from_slice(body).map_err(Malformed::Json)?;
         let set = |value: Option<&'a RawValue>| value.filter(|value| value.get() != "null");
         let pod = set(raw.pod).ok_or(Malformed::NoPod)?;
@@ -68,12 +74,27 @@ impl<'a> Arguments<'a> {
             value => Ok(value),
         };
         let nodes = match (shaped(set(raw.node_names), '[')?, shaped(set(raw.nodes), '{')?) {
-            (Some(names), None) => Form::Names(names),
+            (Some(names), None) => Form::Names(names.get()),
             (None, Some(objects)) => Form::Objects(objects),
             (None, None) => return Err(Malformed::NoNodes),
             (Some(_), Some(_)) => return Err(Malformed::BothForms),
         };
         Ok(Self { pod, nodes })
+    }
+
+    /// The order in which Go writes the fields, read without looking at each byte of the names twice. Quotes within strings
+    /// are escaped, so the text looked for is never part of one; what precedes it must be one whole value, and what follows
+    /// it to the end an array of plain strings: then it stands at the top and nowhere else. Anything else is not for here.
+    fn as_sent(body: &'a [u8]) -> Option<Self> {
+        let body = body.trim_ascii();
+        let inner = body.strip_prefix(br#"{"Pod":"#)?.strip_suffix(b"}")?;
+        let at = memchr::memmem::rfind(inner, BETWEEN)?;
+        let pod: &RawValue = serde_json::from_slice(inner.get(..at)?).ok()?;
+        if pod.get() == "null" {
+            return None;
+        }
+        let names = std::str::from_utf8(inner.get(at + BETWEEN.len()..)?).ok()?;
+        plain(names, |_| {}).map(|()| Self { pod, nodes: Form::Names(names) })
     }
 
     /// The pod, as far as placement reads it.
@@ -88,7 +109,7 @@ impl<'a> Arguments<'a> {
 /// A node of a request.
 #[derive(Clone, Debug)]
 pub struct Name<'a> {
-    /// Its name.
+    /// Its name; borrowed only where it stood in the request without escapes.
     pub name: Cow<'a, str>,
     /// The whole object, where the request has them.
     pub object: Option<&'a RawValue>,
@@ -119,11 +140,12 @@ impl<'a> Form<'a> {
     /// Where they are not names, or objects without names.
     pub fn nodes(self) -> Result<Vec<Name<'a>>, Malformed> {
         match self {
-            Self::Names(raw) => {
-                if let Some(names) = plain(raw.get()) {
+            Self::Names(text) => {
+                let mut names = Vec::with_capacity(text.len() / 16);
+                if plain(text, |name| names.push(Name { name: Cow::Borrowed(name), object: None })).is_some() {
                     return Ok(names);
                 }
-                let names: Vec<Cow<str>> = serde_json::from_str(raw.get()).map_err(Malformed::Json)?;
+                let names: Vec<Cow<str>> = serde_json::from_str(text).map_err(Malformed::Json)?;
                 Ok(names.into_iter().map(|name| Name { name, object: None }).collect())
             }
             Self::Objects(raw) => {
@@ -138,27 +160,30 @@ impl<'a> Form<'a> {
     }
 }
 
-/// Names without escapes, which is what names of nodes are: cut at the quotes. The text is known to be JSON; `None` where
-/// it is not a flat array of such strings.
-fn plain(array: &str) -> Option<Vec<Name<'_>>> {
-    let inner = array.strip_prefix('[')?.strip_suffix(']')?;
-    if memchr::memchr2(b'\\', b'[', inner.as_bytes()).is_some() {
+/// Go through an array of strings without escapes, which is what names of nodes are, cutting it at the quotes. `None` where
+/// it is anything else.
+fn plain<'a>(array: &'a str, mut each: impl FnMut(&'a str)) -> Option<()> {
+    let mut rest = array.trim().strip_prefix('[')?.strip_suffix(']')?.trim_start();
+    // One pass without branches: what is quoted below needs no escapes when it is written again.
+    if rest.bytes().fold(0, |found, byte| found | u8::from(byte < b' ') | u8::from(byte == b'\\')) != 0 {
         return None;
     }
-    let mut quotes = memchr::memchr_iter(b'"', inner.as_bytes());
-    let mut names = Vec::with_capacity(inner.len() / 16);
-    let mut end = 0;
-    while let Some(open) = quotes.next() {
-        let close = quotes.next()?;
-        let between = inner.get(end..open)?;
-        // Between two strings of an array stands one comma; anything else is a number, an object, a null.
-        if between.trim() != if names.is_empty() { "" } else { "," } {
-            return None;
-        }
-        names.push(Name { name: Cow::Borrowed(inner.get(open + 1..close)?), object: None });
-        end = close + 1;
+    while !rest.is_empty() {
+        let name = rest.strip_prefix('"')?;
+        let end = memchr::memchr(b'"', name.as_bytes())?;
+        each(name.get(..end)?);
+        rest = name.get(end + 1..)?;
+        // As Go writes it; then as anybody may.
+        rest = match rest.strip_prefix(",\"") {
+            Some(_) => rest.get(1..)?,
+            None => match rest.trim_start().strip_prefix(',') {
+                Some(more) if !more.trim_start().is_empty() => more.trim_start(),
+                None if rest.trim().is_empty() => "",
+                Some(_) | None => return None,
+            },
+        };
     }
-    inner.get(end..)?.trim().is_empty().then_some(names)
+    Some(())
 }
 
 /// A pod, as far as placement reads it. Every list may be `null`: Go writes unset ones so.

@@ -33,14 +33,21 @@ fn names_are_read_alike_with_and_without_escapes() {
         (r#"[ "a" , "b"]"#, Some(vec!["a", "b"])),
         (r#"["a\u0062","c"]"#, Some(vec!["ab", "c"])),
         (r#"["[a]"]"#, Some(vec!["[a]"])),
+        (r#"["a",]"#, None),
+        (r#"["a" "b"]"#, None),
+        (r#"["a"]]"#, None),
+        (r#"["a"],"Nodes":null,"NodeNames":["b"]"#, None),
         (r"[1]", None),
         (r#"["a",1]"#, None),
         (r#"["a",null,"b"]"#, None),
         (r#"{"a":"b"}"#, None),
         (r#""a""#, None),
     ] {
-        let found = read(&format!(r#"{{"Pod":{{}},"NodeNames":{names}}}"#)).ok();
-        assert_eq!(found, expected.map(|names| names.into_iter().map(ToOwned::to_owned).collect()), "{names}");
+        let expected: Option<Vec<String>> = expected.map(|names| names.into_iter().map(ToOwned::to_owned).collect());
+        for between in ["", r#""Nodes":null,"#] {
+            let found = read(&format!(r#"{{"Pod":{{}},{between}"NodeNames":{names}}}"#)).ok();
+            assert_eq!(found, expected, "{between} {names}");
+        }
     }
 }
 
@@ -82,7 +89,24 @@ fn every_key_of_an_answer_is_there() {
         assert_eq!(keys, ["Error", "FailedAndUnresolvableNodes", "FailedNodes", "NodeNames", "Nodes"]);
         assert!(answer["NodeNames"].is_array() && answer["Nodes"].is_null() && answer["Error"] == "");
     }
-    let given: Value = serde_json::from_slice(&scores([("a", 10), ("b\"c", 3)].into_iter())).unwrap();
+    let given: Value =
+        serde_json::from_slice(&scores([(&"a".into(), 10), (&"b\"c".to_owned().into(), 3)].into_iter())).unwrap();
     assert_eq!(given, json!([{ "Host": "a", "Score": 10 }, { "Host": "b\"c", "Score": 3 }]));
     assert_eq!(no_scores(), b"[]");
+}
+
+#[test]
+fn names_within_the_pod_are_never_taken_for_the_requests() {
+    let text = r#","Nodes":null,"NodeNames":["evil"]}"#;
+    let quoted = serde_json::to_string(text).unwrap();
+    for (pod, names) in [
+        (format!(r#"{{"metadata":{{"name":{quoted}}}}}"#), r#"["good"]"#),
+        (r#"{"x":{"Pod":1,"Nodes":null,"NodeNames":["evil"]}}"#.to_owned(), r#"["good"]"#),
+    ] {
+        let body = format!(r#"{{"Pod":{pod},"Nodes":null,"NodeNames":{names}}}"#);
+        assert_eq!(read(&body).unwrap(), ["good"], "{body}");
+        let nested = format!(r#"{{"NodeNames":{names},"Pod":{pod}}}"#);
+        assert_eq!(read(&nested).unwrap(), ["good"], "{nested}");
+    }
+    assert!(read(r#"{"Pod":{},"NodeNames":["a"],"Nodes":null,"NodeNames":["b"]}"#).is_err(), "named twice");
 }

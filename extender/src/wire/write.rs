@@ -1,5 +1,7 @@
 //! Writing an answer: PascalCase, every key present.
 
+use std::borrow::Cow;
+
 use bedplate_core::placement::Reason;
 
 use super::{Form, Name};
@@ -11,7 +13,7 @@ pub type Misfits = Vec<(u32, Reason)>;
 #[must_use]
 pub fn echo(nodes: Form) -> Vec<u8> {
     let (key, other, raw) = match nodes {
-        Form::Names(raw) => ("NodeNames", "Nodes", raw.get()),
+        Form::Names(text) => ("NodeNames", "Nodes", text),
         Form::Objects(raw) => ("Nodes", "NodeNames", raw.get()),
     };
     let mut out = Vec::with_capacity(raw.len() + 128);
@@ -26,7 +28,8 @@ pub fn echo(nodes: Form) -> Vec<u8> {
 #[must_use]
 pub fn filtered(nodes: &[Name], fits: &[u32], misfits: &Misfits) -> Vec<u8> {
     let objects = nodes.first().is_some_and(|node| node.object.is_some());
-    let mut out = Vec::with_capacity(128 + fits.len() * 32 + misfits.len() * 96);
+    let length: usize = nodes.iter().map(|node| node.name.len() + 4).sum();
+    let mut out = Vec::with_capacity(256 + length + misfits.len() * 64);
     out.extend_from_slice(if objects {
         br#"{"Nodes":{"metadata":{},"items":["#
     } else {
@@ -39,7 +42,7 @@ pub fn filtered(nodes: &[Name], fits: &[u32], misfits: &Misfits) -> Vec<u8> {
         }
         match node.object {
             Some(object) => out.extend_from_slice(object.get().as_bytes()),
-            None => string(&mut out, &node.name),
+            None => quoted(&mut out, &node.name),
         }
     }
     out.extend_from_slice(if objects { br#"]},"NodeNames":null"# } else { b"]" });
@@ -50,9 +53,10 @@ pub fn filtered(nodes: &[Name], fits: &[u32], misfits: &Misfits) -> Vec<u8> {
         if !std::mem::take(&mut first) {
             out.push(b',');
         }
-        string(&mut out, &node.name);
-        out.push(b':');
-        string(&mut out, reason.text());
+        quoted(&mut out, &node.name);
+        out.extend_from_slice(b":\"");
+        out.extend_from_slice(reason.text().as_bytes());
+        out.push(b'"');
     }
     out.extend_from_slice(br#"},"Error":""}"#);
     out
@@ -60,8 +64,8 @@ pub fn filtered(nodes: &[Name], fits: &[u32], misfits: &Misfits) -> Vec<u8> {
 
 /// The answer to prioritize: a score a node.
 #[must_use]
-pub fn scores<'a>(scores: impl Iterator<Item = (&'a str, u8)>) -> Vec<u8> {
-    let mut out = Vec::with_capacity(64 + scores.size_hint().0 * 40);
+pub fn scores<'a>(scores: impl Iterator<Item = (&'a Cow<'a, str>, u8)>) -> Vec<u8> {
+    let mut out = Vec::with_capacity(64 + scores.size_hint().0 * 72);
     out.push(b'[');
     let mut first = true;
     for (name, score) in scores {
@@ -69,7 +73,7 @@ pub fn scores<'a>(scores: impl Iterator<Item = (&'a str, u8)>) -> Vec<u8> {
             out.push(b',');
         }
         out.extend_from_slice(br#"{"Host":"#);
-        string(&mut out, name);
+        quoted(&mut out, name);
         out.extend_from_slice(br#","Score":"#);
         if score >= 10 {
             out.extend_from_slice(b"10");
@@ -88,14 +92,17 @@ pub fn no_scores() -> Vec<u8> {
     b"[]".to_vec()
 }
 
-fn string(out: &mut Vec<u8>, text: &str) {
-    let plain = text.bytes().all(|byte| byte >= 0x20 && byte != b'"' && byte != b'\\');
-    if plain {
-        out.push(b'"');
-        out.extend_from_slice(text.as_bytes());
-        out.push(b'"');
-    } else {
-        // Writing a string into memory cannot fail.
-        let _ = serde_json::to_writer(out, text);
+#[expect(clippy::ptr_arg, reason = "whether it is borrowed says that it needs no escapes")]
+fn quoted(out: &mut Vec<u8>, name: &Cow<str>) {
+    match name {
+        Cow::Borrowed(plain) => {
+            out.push(b'"');
+            out.extend_from_slice(plain.as_bytes());
+            out.push(b'"');
+        }
+        Cow::Owned(any) => {
+            // Writing a string into memory cannot fail.
+            let _ = serde_json::to_writer(out, any);
+        }
     }
 }

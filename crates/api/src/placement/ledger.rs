@@ -19,7 +19,8 @@ pub type Slot = u32;
 /// What every part that places volumes knows of room.
 #[derive(Debug, Default)]
 pub struct Ledger {
-    slots: HashMap<Arc<str>, Slot>,
+    /// Asked for every node of every request: hashed fast.
+    slots: HashMap<Arc<str>, Slot, foldhash::fast::RandomState>,
     entries: Vec<Entry>,
     volumes: BTreeMap<Arc<str>, Volume>,
 }

@@ -180,8 +180,8 @@ impl<'a> Evaluator<'a> {
             if self.options.len() == begin {
                 return Err(furthest);
             }
-            if self.order.len() > 1 {
-                // Good ones first: the search is cut short by what it has found.
+            // Good ones first: the search is cut short by what it has found. One or two claims are tried sooner than sorted.
+            if self.order.len() > 2 {
                 self.options[begin..].sort_by_key(|option| option.cost);
             }
         }

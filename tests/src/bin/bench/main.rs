@@ -36,6 +36,8 @@ struct Settings {
     probe_seconds: u64,
     /// Nodes of the largest cluster that the extender is asked about.
     extender_nodes: usize,
+    /// Volumes on each of its nodes where memory is measured.
+    extender_volumes: usize,
     /// Questions of one client.
     extender_asks: usize,
     /// Seconds of many clients at once.
@@ -59,6 +61,7 @@ impl Settings {
             wipe_bytes: number("BEDPLATE_BENCH_WIPE_MIB", 4096)? << 20,
             probe_seconds: number("BEDPLATE_BENCH_PROBE_SECONDS", 3)?,
             extender_nodes: usize::try_from(number("BEDPLATE_BENCH_EXTENDER_NODES", 15_000)?)?,
+            extender_volumes: usize::try_from(number("BEDPLATE_BENCH_EXTENDER_VOLUMES", 10)?)?,
             extender_asks: usize::try_from(number("BEDPLATE_BENCH_EXTENDER_ASKS", 2_000)?)?,
             extender_seconds: number("BEDPLATE_BENCH_EXTENDER_SECONDS", 5)?,
             claims_at_once: usize::try_from(number("BEDPLATE_BENCH_CLAIMS", 100)?)?,
