@@ -29,7 +29,8 @@ pub fn measure(settings: &Settings, report: &mut Report) -> Result<()> {
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?;
     for (nodes, reach) in SIZES.into_iter().filter(|(nodes, _)| *nodes <= settings.extender_nodes) {
         let whole = nodes == 5_000;
-        let size = Size { nodes, volumes_a_node: if whole { settings.extender_volumes } else { 0 }, pods: PODS * CLIENTS };
+        let size =
+            Size { nodes, volumes_a_node: if whole { settings.extender_volumes } else { 0 }, pods: PODS * CLIENTS };
         let begun = Instant::now();
         let cluster = runtime.block_on(Cluster::make(&size)).with_context(|| format!("a cluster of {nodes} nodes"))?;
         let extender = Extender::start(&cluster).context("the extender")?;
