@@ -134,7 +134,10 @@ fn plan(args: &Args) -> anyhow::Result<Plan> {
         (given, written) if mode == Mode::Cluster => given.or(written),
         (_, written) => written,
     };
-    let node = node.context("the node has no name; set --node-name or NODE_NAME to that of its Node object")?;
+    let node = node.with_context(|| {
+        let file = args.config.as_deref().unwrap_or(Path::new(CONFIG)).display();
+        format!("configuration {file}: field `node` is not set, and neither is --node-name (NODE_NAME): set one to the name of its Node object")
+    })?;
     let unset = Config::without_file();
     if mode == Mode::Cluster && config.csi_socket == unset.csi_socket {
         config.csi_socket = args.kubelet_root.join("plugins").join(PLUGIN_FOLDER).join("csi.sock");

@@ -25,7 +25,7 @@ use serde_json::json;
 use super::watch::{News, follow};
 use super::{Context, disks};
 use crate::standalone::{demanded, tidy};
-use judge::{Place, Verdict, judge};
+use judge::{Place, Standing, Verdict, judge};
 
 /// Changes within this time are looked at together.
 const BURST: Duration = Duration::from_millis(50);
@@ -146,7 +146,9 @@ fn settle(
     // Without a Node nobody knows what its labels are: those that ask for some are left as they are.
     let known: Vec<DiskPool> =
         wishes.iter().filter(|wish| labels.is_some() || wish.spec.node_selector.is_none()).cloned().collect();
-    let verdicts = judge(&known, labels.unwrap_or(&BTreeMap::new()), &taken, &places);
+    let stands = |draining| if draining { Standing::Draining } else { Standing::Serving };
+    let standing = engine.pools().iter().map(|pool| (pool.name.to_string(), stands(pool.draining))).collect();
+    let verdicts = judge(&known, labels.unwrap_or(&BTreeMap::new()), &taken, &standing, &places);
     let mut answers = BTreeMap::new();
     let mut wanted: BTreeSet<PoolName> = own.iter().map(|name| (*name).clone()).collect();
     for wish in wishes.iter().filter(|wish| !known.iter().any(|k| k.name_any() == wish.name_any())) {

@@ -1,6 +1,7 @@
 //! Which DiskPools this node can meet, and why not the others. Pure: what directories are is an argument.
 //!
-//! Earlier pools win: by creation time, then by name; pools of the configuration file come before all. What only opening
+//! What stands here goes before what is new, so that no wish drains a pool that serves; among the new ones the earlier wins,
+//! by creation time, then by name. Pools of the configuration file come before all. What only opening
 //! the directory can tell (its filesystem, its marker) is left to the engine.
 
 use std::collections::BTreeMap;
@@ -35,17 +36,33 @@ pub enum Verdict {
     Elsewhere,
 }
 
-/// Judge all of them. `labels` are the Node's; `taken` are pools that stay whatever is asked: name and directory.
+/// How a pool stands on this node before its DiskPool is judged. In this order they go.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Standing {
+    /// It serves.
+    Serving,
+    /// It holds volumes, and takes no new ones.
+    Draining,
+    /// There is none of this name.
+    #[default]
+    New,
+}
+
+/// Judge all of them. `labels` are the Node's; `taken` are pools that stay whatever is asked: name and directory. Of those
+/// that are not in `standing` there is no pool yet.
 pub fn judge(
     pools: &[DiskPool],
     labels: &Labels,
     taken: &[(PoolName, PathBuf)],
+    standing: &BTreeMap<String, Standing>,
     places: &BTreeMap<PathBuf, Place>,
 ) -> BTreeMap<String, Verdict> {
     let mut order: Vec<&DiskPool> = pools.iter().collect();
     order.sort_by_key(|pool| {
+        let name = pool.metadata.name.clone().unwrap_or_default();
+        // Times of creation are whole seconds: two of one second would be told apart by their names.
         let born = pool.metadata.creation_timestamp.as_ref().map(|time| time.0);
-        (born, pool.metadata.name.clone())
+        (standing.get(&name).copied().unwrap_or_default(), born, name)
     });
     let mut held: Vec<(PoolName, PathBuf, &str)> =
         taken.iter().map(|(name, directory)| (name.clone(), directory.clone(), "this node's pool")).collect();

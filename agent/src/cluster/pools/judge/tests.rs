@@ -14,6 +14,15 @@ fn pool(name: &str, born: i64, directory: &str, change: impl FnOnce(&mut DiskPoo
 }
 
 fn judged(pools: &[DiskPool], places: &[(&str, &str)]) -> BTreeMap<String, Verdict> {
+    judged_where(&[], pools, places)
+}
+
+fn judged_where(
+    standing: &[(&str, Standing)],
+    pools: &[DiskPool],
+    places: &[(&str, &str)],
+) -> BTreeMap<String, Verdict> {
+    let standing = standing.iter().map(|(name, how)| ((*name).to_owned(), *how)).collect();
     let taken = [("own".parse().unwrap(), PathBuf::from("/srv/own"))];
     let places = places
         .iter()
@@ -21,7 +30,7 @@ fn judged(pools: &[DiskPool], places: &[(&str, &str)]) -> BTreeMap<String, Verdi
             (PathBuf::from(path), Place { real: Some(PathBuf::from(real)), on_system: path.starts_with("/var") })
         })
         .collect();
-    judge(pools, &Labels::from([("disk".to_owned(), "fast".to_owned())]), &taken, &places)
+    judge(pools, &Labels::from([("disk".to_owned(), "fast".to_owned())]), &taken, &standing, &places)
 }
 
 /// Why the one pool is refused.
@@ -112,4 +121,18 @@ fn a_wish_for_other_nodes_takes_no_place_here() {
     let verdicts = judged(&[other, ours], &[]);
     assert_eq!(verdicts["a"], Verdict::Elsewhere);
     assert!(matches!(verdicts["b"], Verdict::Wanted(_)));
+}
+
+#[test]
+fn a_pool_that_serves_is_not_drained_by_a_wish_of_the_same_second() {
+    let wishes = [pool("serving", 7, "/srv/p", |_| ()), pool("below", 7, "/srv/p/below", |_| ())];
+    let wanted = |verdicts: &BTreeMap<String, Verdict>| -> Vec<String> {
+        verdicts.iter().filter(|(_, v)| matches!(v, Verdict::Wanted(_))).map(|(name, _)| name.clone()).collect()
+    };
+    assert_eq!(wanted(&judged(&wishes, &[])), ["below"], "of two new ones the name decides");
+    for standing in [Standing::Serving, Standing::Draining] {
+        assert_eq!(wanted(&judged_where(&[("serving", standing)], &wishes, &[])), ["serving"], "{standing:?}");
+    }
+    let both = [("serving", Standing::Serving), ("below", Standing::Draining)];
+    assert_eq!(wanted(&judged_where(&both, &wishes, &[])), ["serving"]);
 }
