@@ -1,7 +1,7 @@
 //! One claim through its life: what is to be done about it, its PersistentVolume and its LocalVolumes, as the view has
 //! them. Pure.
 //!
-//! A claim without volume goes to [`admission`](crate::cluster::admission). All others are decided here: what is released,
+//! A claim without volume goes to [`admission`]. All others are decided here: what is released,
 //! when an object may go, what people are told. Nothing is concluded from a missing object but to look again.
 
 use std::time::Instant;
