@@ -10,10 +10,10 @@ use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
 use axum::{Json, Router};
+use bedplate_core::chain::chain;
 use bedplate_core::ids::{PoolName, VolumeId};
 use bedplate_core::volume::ReleaseKind;
 use bedplate_provisioner::engine::{CommandError, Engine, ReleaseError};
-use bedplate_provisioner::store::chain;
 use serde::{Deserialize, Serialize};
 
 use crate::metrics::Metrics;

@@ -96,7 +96,7 @@ struct Plan {
 
 fn run(args: Args) -> anyhow::Result<()> {
     bedplate_blockdev::memory::keep_small();
-    logging(&args.log, args.log_json)?;
+    bedplate_edge::logging::begin(&args.log, args.log_json)?;
     let plan = plan(&args)?;
     if args.check {
         let file = args.config.as_deref().unwrap_or(Path::new(CONFIG)).display();
@@ -192,35 +192,9 @@ async fn serve(args: Args, plan: Plan) -> anyhow::Result<()> {
         receipt_days: config.cluster.receipt_days,
         probe: config.probe.enabled && !args.no_probe,
     };
-    let client = client(args.kubeconfig.as_deref()).await?;
+    let client = bedplate_edge::client::connect(args.kubeconfig.as_deref())
+        .await
+        .context("no way to an API server (to go without Kubernetes, start with --standalone)")?;
     Box::pin(cluster::run(config, settings, client, host, surroundings, shutdown, ready)).await?;
-    Ok(())
-}
-
-async fn client(kubeconfig: Option<&Path>) -> anyhow::Result<kube::Client> {
-    let config = match kubeconfig {
-        Some(path) => {
-            let file = kube::config::Kubeconfig::read_from(path)
-                .with_context(|| format!("kubeconfig {} cannot be read", path.display()))?;
-            kube::Config::from_custom_kubeconfig(file, &kube::config::KubeConfigOptions::default())
-                .await
-                .with_context(|| format!("kubeconfig {} cannot be used", path.display()))?
-        }
-        None => kube::Config::infer().await.context(
-            "no API server is known; set --kubeconfig, run in a pod, or start with --standalone to go without Kubernetes",
-        )?,
-    };
-    kube::Client::try_from(config).context("the API server's address cannot be used")
-}
-
-fn logging(filter: &str, json: bool) -> anyhow::Result<()> {
-    let filter = tracing_subscriber::EnvFilter::try_new(filter)
-        .with_context(|| format!("--log {filter:?} is no filter; use info, debug or crate=level"))?;
-    let builder = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
-    if json {
-        builder.json().init();
-    } else {
-        builder.with_ansi(false).init();
-    }
     Ok(())
 }

@@ -4,13 +4,13 @@ use std::sync::Arc;
 
 use bedplate_blockdev::Host;
 use bedplate_blockdev::scratch::remove_stale_scratch;
+use bedplate_core::chain::chain;
 use bedplate_core::class::MediaDemand;
 use bedplate_core::disk::DeviceNumber;
 use bedplate_core::ids::NodeName;
 use bedplate_core::media::Media;
 use bedplate_provisioner::config::PoolConfig;
 use bedplate_provisioner::csi::Offer;
-use bedplate_provisioner::store::chain;
 use bedplate_provisioner::surroundings::Surroundings;
 
 use crate::config::Config;

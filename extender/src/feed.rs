@@ -1,18 +1,17 @@
-//! Watches that keep the index. Each object is reduced as it arrives. A watch that fails is begun again after a growing
-//! pause; meanwhile the index keeps what it has.
+//! Watches that keep the index. Each object is reduced as it arrives. A watch that fails is begun again with a new list;
+//! meanwhile the index keeps what it has.
 
 use std::fmt::Debug;
-use std::pin::pin;
 use std::sync::Arc;
-use std::time::Duration;
 
 use bedplate_api::placement::{NodeFacts, VolumeFacts};
 use bedplate_api::{LocalVolume, StorageNode};
+use bedplate_edge::watch::{self, Selection};
 use futures::StreamExt;
 use k8s_openapi::api::core::v1::{PersistentVolume, PersistentVolumeClaim, Pod};
 use k8s_openapi::api::storage::v1 as storage;
 use kube::api::ObjectMeta;
-use kube::runtime::watcher::{self, Event, watcher};
+use kube::runtime::watcher::Event;
 use kube::{Api, Client, Resource};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
@@ -22,11 +21,6 @@ use crate::holds::{Seen, Version};
 use crate::index::{Change, Index, Op};
 use crate::judge::said;
 use crate::wire::Condition;
-
-/// The first and the longest pause after a watch that failed.
-const PAUSES: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(5));
-/// Objects a page of a list: what is held unreduced at once.
-const PAGE: u32 = 500;
 
 /// A pod, as far as holds need it.
 #[derive(Clone, Debug, Default, Deserialize, Serialize, Resource)]
@@ -122,32 +116,16 @@ fn follow<K, T>(
     K: Resource<DynamicType = ()> + Clone + Debug + DeserializeOwned + Send + 'static,
     T: Send + 'static,
 {
-    let (api, index) = (Api::<K>::all(client.clone()), index.clone());
+    let (index, mut events) = (index.clone(), watch::follow(Api::<K>::all(client.clone()), Selection::default()));
     watches.spawn(async move {
-        let kind = K::kind(&());
-        let mut pause = PAUSES.0;
-        let mut events = pin!(watcher(api, watcher::Config::default().page_size(PAGE)));
         while let Some(event) = events.next().await {
-            let op = match event {
-                Ok(Event::Init) => Op::Begin,
-                Ok(Event::InitApply(object)) => Op::Listed(reduce(object)),
-                Ok(Event::InitDone) => Op::Complete,
-                Ok(Event::Apply(object)) => Op::Applied(reduce(object)),
-                Ok(Event::Delete(object)) => Op::Deleted(reduce(object)),
-                Err(error) => {
-                    complain(&kind, &error);
-                    tokio::time::sleep(pause).await;
-                    pause = (pause * 2).min(PAUSES.1);
-                    continue;
-                }
-            };
-            pause = PAUSES.0;
-            index.apply(change(op));
+            index.apply(change(match event {
+                Event::Init => Op::Begin,
+                Event::InitApply(object) => Op::Listed(reduce(object)),
+                Event::InitDone => Op::Complete,
+                Event::Apply(object) => Op::Applied(reduce(object)),
+                Event::Delete(object) => Op::Deleted(reduce(object)),
+            }));
         }
     });
-}
-
-fn complain(kind: &str, error: &watcher::Error) {
-    let why = error as &dyn std::error::Error;
-    tracing::warn!(kind, error = why, "watch failed, trying again");
 }

@@ -11,7 +11,6 @@ use bedplate_extender::config::Args;
 use bedplate_extender::fetch::Fetcher;
 use bedplate_extender::{Config, Index, Judge, Metrics, feed, serve, wake};
 use clap::Parser;
-use kube::config::{KubeConfigOptions, Kubeconfig};
 use tokio::signal::unix::{SignalKind, signal};
 
 fn main() -> ExitCode {
@@ -24,22 +23,10 @@ fn main() -> ExitCode {
     }
 }
 
-fn logging(filter: &str, json: bool) -> anyhow::Result<()> {
-    let filter: tracing_subscriber::EnvFilter =
-        filter.parse().with_context(|| format!("--log {filter:?} is no filter"))?;
-    let builder = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
-    if json {
-        builder.json().init();
-    } else {
-        builder.init();
-    }
-    Ok(())
-}
-
 #[tokio::main]
 async fn run(args: &Args) -> anyhow::Result<()> {
-    logging(&args.log, args.log_json)?;
-    let client = client(args).await?;
+    bedplate_edge::logging::begin(&args.log, args.log_json)?;
+    let client = bedplate_edge::client::connect(args.kubeconfig.as_deref()).await?;
     let index = Index::new();
     let metrics = Arc::new(Metrics::new()?);
     let judge =
@@ -63,17 +50,4 @@ async fn run(args: &Args) -> anyhow::Result<()> {
         stop.graceful_shutdown(Some(Duration::from_secs(1)));
     });
     serve(listener, judge, Config::from(args), handle).await.context("serving ended")
-}
-
-async fn client(args: &Args) -> anyhow::Result<kube::Client> {
-    let config = match &args.kubeconfig {
-        None => kube::Config::infer().await.context("no cluster is configured: give --kubeconfig")?,
-        Some(path) => {
-            let file = Kubeconfig::read_from(path).with_context(|| format!("--kubeconfig {}", path.display()))?;
-            kube::Config::from_custom_kubeconfig(file, &KubeConfigOptions::default())
-                .await
-                .with_context(|| format!("--kubeconfig {}", path.display()))?
-        }
-    };
-    kube::Client::try_from(config).context("the API client cannot be made")
 }

@@ -200,3 +200,16 @@ async fn what_changed_while_watches_were_down_is_known_after_them() {
     until("the end of n0", async || rig.filter(&pod).await.0 == ["n1"]).await;
     assert_eq!(rig.filter(&pod).await.1["n0"], "bedplate: no agent on the node");
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_api_server_restored_from_a_backup_is_believed() {
+    let rig = rig().await;
+    rig.claim("c", "fast", 1).await;
+    let pod = rig.pod("p", "c").await;
+    let yesterday = rig.server.snapshot();
+    Api::<StorageNode>::all(rig.client.clone()).delete("n0", &DeleteParams::default()).await.unwrap();
+    until("the end of n0", async || rig.filter(&pod).await.0 == ["n1"]).await;
+    // Its versions are lower now, and watches of later ones would hear nothing.
+    rig.server.restore(yesterday);
+    until("n0 again", async || rig.filter(&pod).await.0 == ["n0", "n1"]).await;
+}

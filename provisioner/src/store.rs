@@ -12,6 +12,7 @@ use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
 
 use bedplate_blockdev::{Dir, Host, HostError, Lock};
+use bedplate_core::chain::chain;
 use bedplate_core::ids::{LedgerId, NodeName, VolumeId};
 use bedplate_core::journal::{Tail, Unencodable, encode, encode_witness};
 use bedplate_core::ledger::{Event, IllegalEvent, Ledger};
@@ -343,18 +344,6 @@ fn deserves_witness(event: &Event) -> bool {
             | Change::Verifying => false,
         },
     }
-}
-
-/// An error and all its sources in one line.
-pub fn chain(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut source = error.source();
-    while let Some(cause) = source {
-        text.push_str(": ");
-        text.push_str(&cause.to_string());
-        source = cause.source();
-    }
-    text
 }
 
 /// A ledger that begins.

@@ -3,11 +3,11 @@
 #![allow(clippy::unwrap_used, clippy::panic)] // helpers of tests are not seen as tests by the lint
 
 use bedplate_core::bytes::MIB;
+use bedplate_core::chain::chain;
 use bedplate_core::ids::VolumeId;
 use bedplate_core::volume::{ReleaseKind, StuckReason};
 use bedplate_core::wipe::Level;
 use bedplate_provisioner::engine::{CreateError, Driven, Engine, Misfit, OpenError, ReleaseError, ServeError};
-use bedplate_provisioner::store::chain;
 use bedplate_tests::engine::{Node, POOL, drive, open, phase, queue, release, settings, wait, want_ext4, wipe};
 use bedplate_tests::loopfs::{HostFs, run};
 use bedplate_tests::on_each_host;

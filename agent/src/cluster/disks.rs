@@ -7,11 +7,11 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bedplate_api::storage_node::DiskStatus;
+use bedplate_core::chain::chain;
 use bedplate_core::disk::Kind;
 use bedplate_core::identity::Strength;
 use bedplate_core::media::Media;
 use bedplate_core::verdict::{Reason, Verdict};
-use bedplate_provisioner::store::chain;
 
 use super::Context;
 use super::convert::signed;

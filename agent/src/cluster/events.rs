@@ -3,8 +3,8 @@
 //! Telling never waits and never fails the one who tells: an event that cannot be written is logged and forgotten.
 
 use bedplate_api::names::MANAGER_AGENT;
+use bedplate_core::chain::chain;
 use bedplate_core::ids::NodeName;
-use bedplate_provisioner::store::chain;
 use k8s_openapi::api::core::v1::ObjectReference;
 use kube::Client;
 use kube::runtime::events::{Event, EventType, Recorder, Reporter};

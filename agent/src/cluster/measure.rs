@@ -10,8 +10,8 @@ use std::time::{Duration, Instant};
 
 use bedplate_blockdev::probe_io::EngineChoice;
 use bedplate_blockdev::scratch::ScratchBudget;
+use bedplate_core::chain::chain;
 use bedplate_core::probe::{PoolWrites, ReadPlan, next_due};
-use bedplate_provisioner::store::chain;
 use jiff::Timestamp;
 
 use super::Context;

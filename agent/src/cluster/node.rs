@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use bedplate_api::labels::{family, labels};
 use bedplate_api::names::MANAGER_AGENT_LABELS;
-use bedplate_provisioner::store::chain;
+use bedplate_core::chain::chain;
 use futures::StreamExt;
 use k8s_openapi::api::core::v1::Node;
 use kube::api::{Api, Patch, PatchParams};
@@ -27,7 +27,7 @@ const AGAIN: Duration = Duration::from_secs(2);
 pub async fn run(context: Arc<Context>) -> std::convert::Infallible {
     let api: Api<Node> = Api::all(context.client.clone());
     let metadata: Api<PartialObjectMeta<Node>> = Api::all(context.client.clone());
-    let mut objects = follow("Node", metadata, format!("metadata.name={}", context.node));
+    let mut objects = follow(metadata, format!("metadata.name={}", context.node));
     let mut told = context.board.told.subscribe();
     // What was last applied, and to which Node.
     let mut applied: Option<(String, BTreeMap<String, String>)> = None;

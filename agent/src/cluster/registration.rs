@@ -9,10 +9,10 @@ use std::sync::Arc;
 
 use bedplate_api::StorageNode;
 use bedplate_api::names::{DRIVER, PLUGIN_VERSION, REGISTRATION_SOCKET};
+use bedplate_core::chain::chain;
 use bedplate_csi::registration::registration_server::{Registration, RegistrationServer};
 use bedplate_csi::registration::{InfoRequest, PluginInfo, RegistrationStatus, RegistrationStatusResponse};
 use bedplate_csi::server::{bind, serve};
-use bedplate_provisioner::store::chain;
 use k8s_openapi::api::core::v1::ObjectReference;
 use kube::Resource;
 use tonic::service::Routes;

@@ -10,6 +10,7 @@ use std::path::{Path, PathBuf};
 
 use bedplate_blockdev::probe_io::ProbeIoError;
 use bedplate_blockdev::scratch::{ScratchBudget, ScratchError};
+use bedplate_core::chain::chain;
 use bedplate_core::disk::{DeviceNumber, DiskFacts, Kind, Layer, Rotation};
 use bedplate_core::probe::{Confidence, DepthFigure, Figures, ReadHealth, ReadPlan, ScratchFigures};
 use nix::sys::stat::{major, minor};
@@ -305,17 +306,6 @@ fn reads(figures: &Figures) -> Vec<String> {
         lines.push(format!("low confidence: {}", words.join(", ")));
     }
     lines
-}
-
-/// An error with its causes, in one line.
-fn chain(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut cause = error.source();
-    while let Some(error) = cause {
-        text = format!("{text}: {error}");
-        cause = error.source();
-    }
-    text
 }
 
 #[cfg(test)]

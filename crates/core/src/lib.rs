@@ -5,6 +5,7 @@
 //! `bedplate-blockdev` (devices) and `bedplate-provisioner` (volumes).
 
 pub mod bytes;
+pub mod chain;
 pub mod class;
 pub mod disk;
 pub mod extent;

@@ -9,7 +9,6 @@ use anyhow::{Context, bail};
 use bedplate_provisioner::cluster::config::{Config, LeaseTimes};
 use bedplate_provisioner::cluster::run::run;
 use clap::Parser;
-use kube::config::{KubeConfigOptions, Kubeconfig};
 use tokio::signal::unix::{SignalKind, signal};
 
 /// Hardware-aware local storage: claims, admission, capacity and release, for a whole cluster.
@@ -52,7 +51,7 @@ fn main() -> ExitCode {
 fn start(args: Args) -> anyhow::Result<()> {
     let Args { kubeconfig, lease_namespace, identity, lease_seconds, listen, log, log_json } = args;
     bedplate_blockdev::memory::keep_small();
-    logging(&log, log_json)?;
+    bedplate_edge::logging::begin(&log, log_json)?;
     if lease_namespace.is_empty() {
         bail!("--lease-namespace is empty; name the namespace that this runs in");
     }
@@ -71,7 +70,7 @@ fn start(args: Args) -> anyhow::Result<()> {
                 _ = interrupt.recv() => {}
             }
         };
-        let client = client(kubeconfig).await?;
+        let client = bedplate_edge::client::connect(kubeconfig.as_deref()).await?;
         let lease = times(lease_seconds);
         let identity = identity.unwrap_or_else(|| format!("bedplate-provisioner-{}", std::process::id()));
         let config = Config { listen: Some(listen), lease, ..Config::new(lease_namespace, identity) };
@@ -89,29 +88,4 @@ const fn times(seconds: u64) -> LeaseTimes {
         deadline: Duration::from_millis(seconds * 1000 * 2 / 3),
         retry: Duration::from_millis(seconds * 1000 * 2 / 15),
     }
-}
-
-async fn client(kubeconfig: Option<PathBuf>) -> anyhow::Result<kube::Client> {
-    let config = match kubeconfig.filter(|path| !path.as_os_str().is_empty()) {
-        None => kube::Config::infer().await.context("no API server is configured; give --kubeconfig")?,
-        Some(path) => {
-            let file = Kubeconfig::read_from(&path).with_context(|| format!("--kubeconfig {}", path.display()))?;
-            kube::Config::from_custom_kubeconfig(file, &KubeConfigOptions::default())
-                .await
-                .with_context(|| format!("--kubeconfig {}", path.display()))?
-        }
-    };
-    kube::Client::try_from(config).context("the API server's configuration cannot be used")
-}
-
-fn logging(filter: &str, json: bool) -> anyhow::Result<()> {
-    let filter = tracing_subscriber::EnvFilter::try_new(filter)
-        .with_context(|| format!("--log {filter:?} is no filter; use info, debug or crate=level"))?;
-    let builder = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
-    if json {
-        builder.json().init();
-    } else {
-        builder.with_ansi(false).init();
-    }
-    Ok(())
 }

@@ -6,13 +6,13 @@ use std::sync::Arc;
 
 use bedplate_blockdev::User;
 use bedplate_blockdev::fake::FakeHost;
+use bedplate_core::chain::chain;
 use bedplate_core::class::Class;
 use bedplate_core::filesystem::FsType;
 use bedplate_core::ids::VolumeId;
 use bedplate_core::volume::{Mode, ReleaseKind, StuckReason};
 use bedplate_core::wipe::{Level, VerifyDemand, ZeroMethod};
 use bedplate_provisioner::engine::{CreateVolume, Driven, Engine, Stop};
-use bedplate_provisioner::store::chain;
 
 use super::world::{BLOCK, BLOCKS, SIZE, World, open, pool};
 
