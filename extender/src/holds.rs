@@ -111,6 +111,7 @@ impl Holds {
 
     /// Bytes held on a node, a number a pool.
     #[must_use]
+    #[inline]
     pub fn on(&self, slot: Slot) -> &[u64] {
         self.account.on(slot)
     }

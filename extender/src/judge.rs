@@ -18,7 +18,7 @@ use crate::fetch::{Fetcher, PATIENCE};
 use crate::index::Index;
 use crate::metrics::Metrics;
 use crate::needs::{Fetched, Needs, needs};
-use crate::wire::{self, Arguments, Form, Malformed, Name, PodIn};
+use crate::wire::{self, Arguments, Form, Malformed, Nodes, PodIn};
 
 /// What a request asks for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -110,11 +110,11 @@ impl Judge {
     pub async fn answer(&self, verb: Verb, body: &[u8], within: Duration) -> Result<Answer, Malformed> {
         let arguments = Arguments::read(body)?;
         let pod = arguments.pod()?;
-        self.notice_form(arguments.nodes);
+        self.notice_form(&arguments.nodes);
         let found = self.needs(&pod, within).await;
         if found == (Needs::Nothing, false) {
             if verb.filters() {
-                return Ok(Answer { body: wire::echo(arguments.nodes), outcome: Outcome::Echoed });
+                return Ok(Answer { body: wire::echo(&arguments.nodes), outcome: Outcome::Echoed });
             }
             return Ok(Answer { body: wire::no_scores(), outcome: Outcome::Echoed });
         }
@@ -144,7 +144,7 @@ impl Judge {
             namespace = pod.namespace(),
             pod = pod.name(),
             uid = pod.uid(),
-            nodes = nodes.len(),
+            nodes = nodes.names.len(),
             misfits = misfits.len(),
             reason = misfits.first().map(|(_, reason)| reason.label()),
             outcome = outcome.label(),
@@ -207,7 +207,7 @@ impl Judge {
         }
     }
 
-    fn notice_form(&self, nodes: Form) {
+    fn notice_form(&self, nodes: &Form) {
         if matches!(nodes, Form::Objects(_)) {
             if self.metrics.whole_nodes.get() == 0 {
                 tracing::warn!(
@@ -221,12 +221,12 @@ impl Judge {
 }
 
 /// No node, and why.
-fn turned_away(verb: Verb, nodes: &[Name], reason: Reason, outcome: Outcome) -> (Vec<u8>, Outcome, wire::Misfits) {
-    let misfits: wire::Misfits = (0..).zip(nodes).map(|(place, _)| (place, reason)).collect();
+fn turned_away(verb: Verb, nodes: &Nodes, reason: Reason, outcome: Outcome) -> (Vec<u8>, Outcome, wire::Misfits) {
+    let misfits: wire::Misfits = (0..).zip(&nodes.names).map(|(place, _)| (place, reason)).collect();
     let body = if verb.filters() {
         wire::filtered(nodes, &[], &misfits)
     } else {
-        wire::scores(nodes.iter().map(|node| (&node.name, 0)))
+        wire::scores(nodes.names.iter().map(|name| (name, 0)))
     };
     (body, outcome, misfits)
 }

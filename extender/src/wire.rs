@@ -7,7 +7,7 @@
 mod read;
 mod write;
 
-pub use read::{Arguments, Condition, Form, Malformed, Name, PodIn, Source, VolumeIn};
+pub use read::{Arguments, Condition, Form, Malformed, Nodes, PodIn, Source, VolumeIn};
 pub use write::{Misfits, echo, filtered, no_scores, scores};
 
 #[cfg(test)]

@@ -4,11 +4,12 @@
 
 mod facts;
 mod ledger;
+mod names;
 mod quantity;
 
 pub use facts::{NodeFacts, PoolFacts, VolumeFacts};
 pub use ledger::{Allocation, Ledger, Slot};
-pub use quantity::{NotAQuantity, bytes_of};
+pub use quantity::{NotAQuantity, bytes_of, quantity_of};
 
 use bedplate_core::class::Class;
 use bedplate_core::filesystem::FsType;

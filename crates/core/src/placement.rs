@@ -6,22 +6,30 @@
 
 mod demand;
 mod explain;
+mod few;
 mod pack;
 mod reason;
+mod runs;
 mod snapshot;
 
 pub use demand::{ClaimDemand, PodDemand};
 pub use explain::{ClaimView, Detail, Explanation, PoolView, explain};
 pub use pack::{Evaluator, Fit};
 pub use reason::Reason;
-pub use snapshot::{Filesystems, Node, Pool};
+pub use runs::Runs;
+pub use snapshot::{Filesystems, Node, NodeView, Pool};
 
 /// Whether `pod` fits on the node of that name, and where. `held` are bytes held for other pods, a number a pool in the
 /// node's order; missing ones are zero. For many nodes, one [`Evaluator`] is faster.
 ///
 /// # Errors
 /// Why it does not fit.
-pub fn evaluate(name: &str, node: Option<&Node>, pod: &PodDemand, held: &[u64]) -> Result<(Vec<u16>, u8), Reason> {
+pub fn evaluate(
+    name: &str,
+    node: Option<NodeView<'_>>,
+    pod: &PodDemand,
+    held: &[u64],
+) -> Result<(Vec<u16>, u8), Reason> {
     Evaluator::new(pod).node(name, node, held).map(|fit| (fit.pools.to_vec(), fit.score))
 }
 

@@ -3,27 +3,28 @@
 use std::collections::BTreeSet;
 
 use bedplate_api::placement::Slot;
+use bedplate_core::placement::Runs;
 
 use super::Survivors;
 
 /// The sum of all holds.
 #[derive(Debug, Default)]
 pub(super) struct Account {
-    held: Vec<Vec<u64>>,
+    held: Runs<u64>,
     blamed: BTreeSet<Slot>,
     wake: bool,
 }
 
+/// Most nodes have no more pools than this: their numbers are made at once, and never move.
+const FEW_POOLS: usize = 4;
+
 impl Account {
+    #[inline]
     pub fn on(&self, slot: Slot) -> &[u64] {
-        self.held.get(slot as usize).map_or(&[], Vec::as_slice)
+        self.held.get(slot as usize)
     }
 
     pub fn add(&mut self, found: &Survivors) {
-        let most = found.nodes.iter().max().map_or(0, |slot| *slot as usize + 1);
-        if self.held.len() < most {
-            self.held.resize(most, Vec::new());
-        }
         self.each(found, |held, bytes| *held = held.saturating_add(bytes));
     }
 
@@ -37,13 +38,14 @@ impl Account {
             return;
         }
         for (slot, pools) in found.nodes.iter().zip(found.pools.chunks_exact(n)) {
-            let Some(held) = self.held.get_mut(*slot as usize) else { continue };
+            let slot = *slot as usize;
+            let most = pools.iter().copied().max().map_or(0, usize::from) + 1;
+            if self.held.get(slot).len() < most {
+                self.held.lengthen(slot, most.next_multiple_of(FEW_POOLS), 0);
+            }
+            let held = self.held.get_mut(slot);
             for (pool, claim) in pools.iter().zip(&found.claims) {
-                let pool = usize::from(*pool);
-                if held.len() <= pool {
-                    held.resize(pool + 1, 0);
-                }
-                if let Some(held) = held.get_mut(pool) {
+                if let Some(held) = held.get_mut(usize::from(*pool)) {
                     change(held, claim.bytes);
                 }
             }

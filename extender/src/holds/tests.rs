@@ -74,6 +74,8 @@ fn node_name_and_nominated_node_pin() {
 #[test]
 fn a_local_volume_turns_a_hold_into_an_allocation_claim_by_claim() {
     let mut holds = Holds::default();
+    // A node's numbers are made for more pools than are known of.
+    let on = |holds: &Holds, slot| holds.on(slot).get(..2).map(<[u64]>::to_vec).unwrap_or_default();
     let old = holds.lift("a");
     let two = Survivors {
         claims: vec![Held { claim: "c1".into(), bytes: 3 }, Held { claim: "c2".into(), bytes: 4 }],
@@ -82,12 +84,12 @@ fn a_local_volume_turns_a_hold_into_an_allocation_claim_by_claim() {
         scores: vec![1, 2],
     };
     holds.replace(&pod("a"), old, two, Version::default(), 0);
-    assert_eq!((holds.on(0), holds.on(1)), (&[3, 4][..], &[4, 3][..]));
+    assert_eq!((on(&holds, 0), on(&holds, 1)), (vec![3, 4], vec![4, 3]));
     holds.allocated("c1", 1, 1);
-    assert_eq!((holds.on(0), holds.on(1)), (&[0, 0][..], &[4, 0][..]), "the other claim follows to the node");
+    assert_eq!((on(&holds, 0), on(&holds, 1)), (vec![0, 0], vec![4, 0]), "the other claim follows to the node");
     holds.allocated("c2", 1, 2);
     assert!(holds.is_empty());
-    assert_eq!(holds.on(1), [0, 0]);
+    assert_eq!(on(&holds, 1), [0, 0]);
 }
 
 #[test]

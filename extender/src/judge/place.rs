@@ -9,7 +9,7 @@ use super::{Judge, Outcome, Verb};
 use crate::holds::{Held, Survivors, Version};
 use crate::index::State;
 use crate::needs::Wanted;
-use crate::wire::{self, Condition, Misfits, Name, PodIn};
+use crate::wire::{self, Condition, Misfits, Nodes, PodIn};
 
 impl Judge {
     /// Which nodes fit. The pod's own old hold does not count against it, and the survivors take its place.
@@ -18,7 +18,7 @@ impl Judge {
         verb: Verb,
         pod: &PodIn,
         wanted: &Wanted,
-        nodes: &[Name],
+        nodes: &Nodes,
     ) -> (Vec<u8>, Outcome, Misfits) {
         let now = self.index.now();
         let uid: Arc<str> = pod.uid().into();
@@ -49,7 +49,7 @@ impl Judge {
         verb: Verb,
         pod: &PodIn,
         wanted: &Wanted,
-        nodes: &[Name],
+        nodes: &Nodes,
     ) -> (Vec<u8>, Outcome, Misfits) {
         let now = self.index.now();
         let mut guard = self.index.lock();
@@ -64,7 +64,7 @@ impl Judge {
             scores
         } else {
             let own = state.holds.lift(pod.uid());
-            let mut scores = vec![0; nodes.len()];
+            let mut scores = vec![0; nodes.names.len()];
             let (fits, _, found) = evaluate(state, wanted, nodes, false);
             state.holds.restore(&pod.uid().into(), own);
             for (place, score) in fits.iter().zip(found.scores) {
@@ -78,46 +78,45 @@ impl Judge {
         if wake {
             self.index.wake.notify_one();
         }
-        let names = nodes.iter().map(|node| &node.name);
-        (wire::scores(names.zip(scores)), Outcome::Placed, Misfits::new())
+        (wire::scores(nodes.names.iter().zip(scores)), Outcome::Placed, Misfits::new())
     }
 }
 
 /// Judge each node. Where what others hold is the cause of a misfit, remember it: their end will wake the pod.
-fn evaluate(state: &mut State, wanted: &Wanted, nodes: &[Name], blame: bool) -> (Vec<u32>, Misfits, Survivors) {
+fn evaluate(state: &mut State, wanted: &Wanted, nodes: &Nodes, blame: bool) -> (Vec<u32>, Misfits, Survivors) {
     let n = wanted.pod.claims.len();
-    let mut fits = Vec::with_capacity(nodes.len());
-    let mut misfits = Misfits::new();
+    let names = &nodes.names;
+    // All names first: look-ups that do not wait for each other.
+    let slots: Vec<Option<Slot>> = names.iter().map(|name| state.ledger.slot(name)).collect();
+    let mut fits = Vec::with_capacity(names.len());
+    let mut misfits = Misfits::with_capacity(names.len());
     let mut found = Survivors {
         claims: (wanted.claims.iter().zip(&wanted.pod.claims))
             .map(|(uid, claim)| Held { claim: uid.clone(), bytes: claim.bytes })
             .collect(),
-        nodes: Vec::with_capacity(nodes.len()),
-        pools: Vec::with_capacity(nodes.len() * n),
-        scores: Vec::with_capacity(nodes.len()),
+        nodes: Vec::with_capacity(names.len()),
+        pools: Vec::with_capacity(names.len() * n),
+        scores: Vec::with_capacity(names.len()),
     };
     let mut evaluator = Evaluator::new(&wanted.pod);
     let mut blamed = Vec::new();
-    for (place, name) in (0..).zip(nodes) {
-        let slot = state.ledger.slot(&name.name);
+    for ((place, name), slot) in (0..).zip(names).zip(slots) {
         let node = slot.and_then(|slot| state.ledger.at(slot));
         let held = slot.map_or(&[][..], |slot| state.holds.on(slot));
-        match evaluator.node(&name.name, node, held) {
+        match evaluator.node(name, node, held) {
             Ok(fit) => {
                 fits.push(place);
+                found.scores.push(fit.score);
                 // A pod whose claims all have volumes may go to a node that nothing is known of; it holds nothing.
                 if let Some(slot) = slot {
                     found.nodes.push(slot);
                     found.pools.extend_from_slice(fit.pools);
-                    found.scores.push(fit.score);
-                } else {
-                    found.scores.push(fit.score);
                 }
             }
             Err(reason) => {
                 misfits.push((place, reason));
                 if let Some(slot) = slot.filter(|_| blame && is_held(reason, held))
-                    && evaluator.node(&name.name, node, &[]).is_ok()
+                    && evaluator.node(name, node, &[]).is_ok()
                 {
                     blamed.push(slot);
                 }
@@ -136,13 +135,12 @@ fn is_held(reason: Reason, held: &[u64]) -> bool {
 
 /// The hold's scores for the request's nodes, and their places in the hold; `None` where a node is not in the hold. Both
 /// are in the order of the same scheduler's list, so one walk finds them all.
-fn merge(state: &State, nodes: &[Name], slots: &[Slot], scores: &[u8]) -> Option<(Vec<u8>, Vec<usize>)> {
-    let mut found = Vec::with_capacity(nodes.len());
-    let mut chosen = Vec::with_capacity(nodes.len());
+fn merge(state: &State, nodes: &Nodes, slots: &[Slot], scores: &[u8]) -> Option<(Vec<u8>, Vec<usize>)> {
+    let mut found = Vec::with_capacity(nodes.names.len());
+    let mut chosen = Vec::with_capacity(nodes.names.len());
     let mut at = 0;
-    for node in nodes {
-        let is_here = |slot: &Slot| state.ledger.name(*slot).is_some_and(|name| **name == *node.name);
-        let ahead = slots.get(at..)?.iter().position(is_here)?;
+    for name in &nodes.names {
+        let ahead = slots.get(at..)?.iter().position(|slot| state.ledger.is_named(*slot, name))?;
         found.push(*scores.get(at + ahead)?);
         chosen.push(at + ahead);
         at += ahead + 1;

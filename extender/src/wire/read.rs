@@ -35,11 +35,16 @@ pub struct Arguments<'a> {
 }
 
 /// How nodes are named.
-#[derive(Clone, Copy, Debug)]
+#[derive(Debug)]
 pub enum Form<'a> {
-    /// `NodeNames`, as text: the extender is configured as `nodeCacheCapable`.
-    Names(&'a str),
-    /// `Nodes`: whole objects.
+    /// `NodeNames`: the extender is configured as `nodeCacheCapable`.
+    Names {
+        /// As they stood in the request.
+        text: &'a str,
+        /// The same, read.
+        names: Vec<Cow<'a, str>>,
+    },
+    /// `Nodes`: whole objects, as text.
     Objects(&'a RawValue),
 }
 
@@ -74,7 +79,7 @@ impl<'a> Arguments<'a> {
             value => Ok(value),
         };
         let nodes = match (shaped(set(raw.node_names), '[')?, shaped(set(raw.nodes), '{')?) {
-            (Some(names), None) => Form::Names(names.get()),
+            (Some(names), None) => Form::Names { text: names.get(), names: strings(names.get())? },
             (None, Some(objects)) => Form::Objects(objects),
             (None, None) => return Err(Malformed::NoNodes),
             (Some(_), Some(_)) => return Err(Malformed::BothForms),
@@ -88,13 +93,14 @@ impl<'a> Arguments<'a> {
     fn as_sent(body: &'a [u8]) -> Option<Self> {
         let body = body.trim_ascii();
         let inner = body.strip_prefix(br#"{"Pod":"#)?.strip_suffix(b"}")?;
-        let at = memchr::memmem::rfind(inner, BETWEEN)?;
+        // From the front: the pod is short, and what is found within it leaves half a value before it.
+        let at = memchr::memmem::find(inner, BETWEEN)?;
         let pod: &RawValue = serde_json::from_slice(inner.get(..at)?).ok()?;
         if pod.get() == "null" {
             return None;
         }
-        let names = std::str::from_utf8(inner.get(at + BETWEEN.len()..)?).ok()?;
-        plain(names, |_| {}).map(|()| Self { pod, nodes: Form::Names(names) })
+        let text = std::str::from_utf8(inner.get(at + BETWEEN.len()..)?).ok()?;
+        plain(text).map(|names| Self { pod, nodes: Form::Names { text, names } })
     }
 
     /// The pod, as far as placement reads it.
@@ -106,13 +112,13 @@ impl<'a> Arguments<'a> {
     }
 }
 
-/// A node of a request.
-#[derive(Clone, Debug)]
-pub struct Name<'a> {
-    /// Its name; borrowed only where it stood in the request without escapes.
-    pub name: Cow<'a, str>,
-    /// The whole object, where the request has them.
-    pub object: Option<&'a RawValue>,
+/// The nodes of a request, in its order.
+#[derive(Debug, Default)]
+pub struct Nodes<'a> {
+    /// Their names; one is borrowed only where it stood in the request without escapes.
+    pub names: Vec<Cow<'a, str>>,
+    /// The whole objects, where the request has them.
+    pub objects: Option<Vec<&'a RawValue>>,
 }
 
 #[derive(Deserialize)]
@@ -138,52 +144,53 @@ impl<'a> Form<'a> {
     ///
     /// # Errors
     /// Where they are not names, or objects without names.
-    pub fn nodes(self) -> Result<Vec<Name<'a>>, Malformed> {
+    pub fn nodes(self) -> Result<Nodes<'a>, Malformed> {
         match self {
-            Self::Names(text) => {
-                let mut names = Vec::with_capacity(text.len() / 16);
-                if plain(text, |name| names.push(Name { name: Cow::Borrowed(name), object: None })).is_some() {
-                    return Ok(names);
-                }
-                let names: Vec<Cow<str>> = serde_json::from_str(text).map_err(Malformed::Json)?;
-                Ok(names.into_iter().map(|name| Name { name, object: None }).collect())
-            }
+            Self::Names { text: _, names } => Ok(Nodes { names, objects: None }),
             Self::Objects(raw) => {
                 let list: NodeList = serde_json::from_str(raw.get()).map_err(Malformed::Json)?;
-                let name = |object: &'a RawValue| {
+                let objects = list.items.unwrap_or_default();
+                let name = |object: &&'a RawValue| {
                     let node: NodeObject = serde_json::from_str(object.get()).map_err(Malformed::Json)?;
-                    Ok(Name { name: node.metadata.name, object: Some(object) })
+                    Ok(node.metadata.name)
                 };
-                list.items.unwrap_or_default().into_iter().map(name).collect()
+                let names = objects.iter().map(name).collect::<Result<_, Malformed>>()?;
+                Ok(Nodes { names, objects: Some(objects) })
             }
         }
     }
 }
 
-/// Go through an array of strings without escapes, which is what names of nodes are, cutting it at the quotes. `None` where
-/// it is anything else.
-fn plain<'a>(array: &'a str, mut each: impl FnMut(&'a str)) -> Option<()> {
-    let mut rest = array.trim().strip_prefix('[')?.strip_suffix(']')?.trim_start();
+/// An array of strings, however it is written.
+fn strings(array: &str) -> Result<Vec<Cow<'_, str>>, Malformed> {
+    match plain(array) {
+        Some(names) => Ok(names),
+        None => serde_json::from_str(array).map_err(Malformed::Json),
+    }
+}
+
+/// An array of strings without escapes, which is what names of nodes are, cut at the quotes. `None` where it is anything
+/// else.
+fn plain(array: &str) -> Option<Vec<Cow<'_, str>>> {
+    let inner = array.trim().strip_prefix('[')?.strip_suffix(']')?.trim();
     // One pass without branches: what is quoted below needs no escapes when it is written again.
-    if rest.bytes().fold(0, |found, byte| found | u8::from(byte < b' ') | u8::from(byte == b'\\')) != 0 {
+    if inner.bytes().fold(0, |found, byte| found | u8::from(byte < b' ') | u8::from(byte == b'\\')) != 0 {
         return None;
     }
-    while !rest.is_empty() {
-        let name = rest.strip_prefix('"')?;
-        let end = memchr::memchr(b'"', name.as_bytes())?;
-        each(name.get(..end)?);
-        rest = name.get(end + 1..)?;
-        // As Go writes it; then as anybody may.
-        rest = match rest.strip_prefix(",\"") {
-            Some(_) => rest.get(1..)?,
-            None => match rest.trim_start().strip_prefix(',') {
-                Some(more) if !more.trim_start().is_empty() => more.trim_start(),
-                None if rest.trim().is_empty() => "",
-                Some(_) | None => return None,
-            },
-        };
+    let mut names = Vec::with_capacity(inner.len() / 16);
+    let mut quotes = memchr::memchr_iter(b'"', inner.as_bytes());
+    let mut end = 0;
+    while let Some(open) = quotes.next() {
+        // Nothing before the first, one comma between two.
+        let between = inner.get(end..open)?;
+        if between.trim() != if names.is_empty() { "" } else { "," } {
+            return None;
+        }
+        let close = quotes.next()?;
+        names.push(Cow::Borrowed(inner.get(open + 1..close)?));
+        end = close + 1;
     }
-    Some(())
+    (end == inner.len()).then_some(names)
 }
 
 /// A pod, as far as placement reads it. Every list may be `null`: Go writes unset ones so.

@@ -1,3 +1,5 @@
+use std::borrow::Cow;
+
 use bedplate_core::placement::Reason;
 use serde_json::{Value, json};
 
@@ -6,7 +8,7 @@ use super::*;
 fn read(body: &str) -> Result<Vec<String>, Malformed> {
     let arguments = Arguments::read(body.as_bytes())?;
     arguments.pod()?;
-    Ok(arguments.nodes.nodes()?.into_iter().map(|node| node.name.into_owned()).collect())
+    Ok(arguments.nodes.nodes()?.names.into_iter().map(Cow::into_owned).collect())
 }
 
 #[test]
@@ -68,22 +70,22 @@ fn whole_nodes_come_back_as_they_went() {
     let body = r#"{"Pod":{},"NodeNames":null,"Nodes":{"metadata":{},"items":[
         {"metadata":{"name":"n1","labels":{"a":"\u00e9"}},"spec":{}},{"metadata":{"name":"n2"}}]}}"#;
     let arguments = Arguments::read(body.as_bytes()).unwrap();
+    let echoed = echo(&arguments.nodes);
     let nodes = arguments.nodes.nodes().unwrap();
     let answer: Value = serde_json::from_slice(&filtered(&nodes, &[0], &vec![(1, Reason::NoRoom)])).unwrap();
     assert_eq!(answer["Nodes"]["items"], json!([{ "metadata": { "name": "n1", "labels": { "a": "é" } }, "spec": {} }]));
     assert_eq!(answer["NodeNames"], Value::Null);
     assert_eq!(answer["FailedAndUnresolvableNodes"], json!({ "n2": Reason::NoRoom.text() }));
-    let echoed: Value = serde_json::from_slice(&echo(arguments.nodes)).unwrap();
+    let echoed: Value = serde_json::from_slice(&echoed).unwrap();
     assert_eq!(echoed["Nodes"]["items"].as_array().unwrap().len(), 2);
 }
 
 #[test]
 fn every_key_of_an_answer_is_there() {
     let arguments = Arguments::read(br#"{"Pod":{},"NodeNames":["a","b\"c"]}"#).unwrap();
+    let echoed = echo(&arguments.nodes);
     let nodes = arguments.nodes.nodes().unwrap();
-    for answer in
-        [echo(arguments.nodes), filtered(&nodes, &[0], &vec![(1, Reason::Media)]), filtered(&nodes, &[], &vec![])]
-    {
+    for answer in [echoed, filtered(&nodes, &[0], &vec![(1, Reason::Media)]), filtered(&nodes, &[], &vec![])] {
         let answer: Value = serde_json::from_slice(&answer).unwrap();
         let keys: Vec<&str> = answer.as_object().unwrap().keys().map(String::as_str).collect();
         assert_eq!(keys, ["Error", "FailedAndUnresolvableNodes", "FailedNodes", "NodeNames", "Nodes"]);

@@ -4,16 +4,16 @@ use std::borrow::Cow;
 
 use bedplate_core::placement::Reason;
 
-use super::{Form, Name};
+use super::{Form, Nodes};
 
 /// Nodes that do not fit, by their places in the request.
 pub type Misfits = Vec<(u32, Reason)>;
 
 /// The answer to filter for a pod that is none of ours: every node, as it came.
 #[must_use]
-pub fn echo(nodes: Form) -> Vec<u8> {
+pub fn echo(nodes: &Form) -> Vec<u8> {
     let (key, other, raw) = match nodes {
-        Form::Names(text) => ("NodeNames", "Nodes", text),
+        Form::Names { text, .. } => ("NodeNames", "Nodes", *text),
         Form::Objects(raw) => ("Nodes", "NodeNames", raw.get()),
     };
     let mut out = Vec::with_capacity(raw.len() + 128);
@@ -26,40 +26,39 @@ pub fn echo(nodes: Form) -> Vec<u8> {
 /// The answer to filter. `fits` and `misfits` are places in `nodes`. Misfits are unresolvable: evicting pods frees no disk,
 /// so the scheduler need not try.
 #[must_use]
-pub fn filtered(nodes: &[Name], fits: &[u32], misfits: &Misfits) -> Vec<u8> {
-    let objects = nodes.first().is_some_and(|node| node.object.is_some());
-    let length: usize = nodes.iter().map(|node| node.name.len() + 4).sum();
+pub fn filtered(nodes: &Nodes, fits: &[u32], misfits: &Misfits) -> Vec<u8> {
+    let length: usize = nodes.names.iter().map(|name| name.len() + 4).sum();
     let mut out = Vec::with_capacity(256 + length + misfits.len() * 64);
-    out.extend_from_slice(if objects {
-        br#"{"Nodes":{"metadata":{},"items":["#
+    if let Some(objects) = &nodes.objects {
+        out.extend_from_slice(br#"{"Nodes":{"metadata":{},"items":["#);
+        let fitting = fits.iter().filter_map(|place| objects.get(*place as usize));
+        listed(&mut out, fitting, |out, object| out.extend_from_slice(object.get().as_bytes()));
+        out.extend_from_slice(br#"]},"NodeNames":null"#);
     } else {
-        br#"{"Nodes":null,"NodeNames":["#
-    });
-    let mut first = true;
-    for node in fits.iter().filter_map(|place| nodes.get(*place as usize)) {
-        if !std::mem::take(&mut first) {
-            out.push(b',');
-        }
-        match node.object {
-            Some(object) => out.extend_from_slice(object.get().as_bytes()),
-            None => quoted(&mut out, &node.name),
-        }
+        out.extend_from_slice(br#"{"Nodes":null,"NodeNames":["#);
+        listed(&mut out, fits.iter().filter_map(|place| nodes.names.get(*place as usize)), quoted);
+        out.push(b']');
     }
-    out.extend_from_slice(if objects { br#"]},"NodeNames":null"# } else { b"]" });
     out.extend_from_slice(br#","FailedNodes":{},"FailedAndUnresolvableNodes":{"#);
-    let mut first = true;
-    for (place, reason) in misfits {
-        let Some(node) = nodes.get(*place as usize) else { continue };
-        if !std::mem::take(&mut first) {
-            out.push(b',');
-        }
-        quoted(&mut out, &node.name);
+    let failed = misfits.iter().filter_map(|(place, reason)| Some((nodes.names.get(*place as usize)?, reason)));
+    listed(&mut out, failed, |out, (name, reason)| {
+        quoted(out, name);
         out.extend_from_slice(b":\"");
         out.extend_from_slice(reason.text().as_bytes());
         out.push(b'"');
-    }
+    });
     out.extend_from_slice(br#"},"Error":""}"#);
     out
+}
+
+/// Things with commas between them.
+fn listed<T>(out: &mut Vec<u8>, things: impl Iterator<Item = T>, mut write: impl FnMut(&mut Vec<u8>, T)) {
+    for (place, thing) in things.enumerate() {
+        if place > 0 {
+            out.push(b',');
+        }
+        write(out, thing);
+    }
 }
 
 /// The answer to prioritize: a score a node.
@@ -67,13 +66,9 @@ pub fn filtered(nodes: &[Name], fits: &[u32], misfits: &Misfits) -> Vec<u8> {
 pub fn scores<'a>(scores: impl Iterator<Item = (&'a Cow<'a, str>, u8)>) -> Vec<u8> {
     let mut out = Vec::with_capacity(64 + scores.size_hint().0 * 72);
     out.push(b'[');
-    let mut first = true;
-    for (name, score) in scores {
-        if !std::mem::take(&mut first) {
-            out.push(b',');
-        }
+    listed(&mut out, scores, |out, (name, score)| {
         out.extend_from_slice(br#"{"Host":"#);
-        quoted(&mut out, name);
+        quoted(out, name);
         out.extend_from_slice(br#","Score":"#);
         if score >= 10 {
             out.extend_from_slice(b"10");
@@ -81,7 +76,7 @@ pub fn scores<'a>(scores: impl Iterator<Item = (&'a Cow<'a, str>, u8)>) -> Vec<u
             out.push(b'0' + score);
         }
         out.push(b'}');
-    }
+    });
     out.push(b']');
     out
 }

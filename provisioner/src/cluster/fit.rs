@@ -4,7 +4,7 @@
 use bedplate_core::bytes::Bytes;
 use bedplate_core::class::Class;
 use bedplate_core::filesystem::FsType;
-use bedplate_core::placement::{Explanation, Node, PodDemand, Reason, explain};
+use bedplate_core::placement::{Explanation, NodeView, PodDemand, Reason, explain};
 
 use crate::cluster::claim::Order;
 use crate::cluster::template::Spot;
@@ -41,7 +41,7 @@ fn in_words(reason: Reason, explained: &Explanation) -> String {
 
 /// Bytes in all and of the largest single volume that a class can still have on a node, with that filesystem.
 #[must_use]
-pub fn room(node: &Node, class: &Class, fs: FsType) -> (u64, u64) {
+pub fn room(node: NodeView<'_>, class: &Class, fs: FsType) -> (u64, u64) {
     if !node.ready || !node.filesystems.has(fs) {
         return (0, 0);
     }

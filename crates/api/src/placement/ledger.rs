@@ -9,29 +9,39 @@ use std::ops::Bound;
 use std::sync::Arc;
 
 use bedplate_core::media::Media;
-use bedplate_core::placement::{Node, Pool};
+use bedplate_core::placement::{Filesystems, NodeView, Pool, Runs};
 
+use super::names::Names;
 use super::{NodeFacts, VolumeFacts};
 
 /// Where a node stands in the ledger. Its pools' places last as long: a pool that goes leaves a gap.
 pub type Slot = u32;
 
 /// What every part that places volumes knows of room.
+///
+/// What each node of each request is judged by (names, heads, pools) lies apart from the rest and close together.
 #[derive(Debug, Default)]
 pub struct Ledger {
-    /// Asked for every node of every request: hashed fast.
-    slots: HashMap<Arc<str>, Slot, foldhash::fast::RandomState>,
+    names: Names,
+    heads: Vec<Head>,
+    pools: Runs<Pool>,
     entries: Vec<Entry>,
     volumes: BTreeMap<Arc<str>, Volume>,
+}
+
+/// What is asked of a node before its pools.
+#[derive(Clone, Copy, Debug, Default)]
+struct Head {
+    /// Whether a StorageNode of the name exists.
+    known: bool,
+    ready: bool,
+    filesystems: Filesystems,
 }
 
 #[derive(Debug)]
 struct Entry {
     name: Arc<str>,
-    /// Whether a StorageNode of the name exists.
-    known: bool,
     ledger_id: Arc<str>,
-    node: Node,
     counted: HashSet<Box<str>>,
     volumes: BTreeSet<Arc<str>>,
 }
@@ -61,14 +71,24 @@ pub struct Allocation {
 impl Ledger {
     /// The place of a node, if anything is known of it.
     #[must_use]
+    #[inline]
     pub fn slot(&self, name: &str) -> Option<Slot> {
-        self.slots.get(name).copied()
+        self.names.find(name)
+    }
+
+    /// Whether the node at a place has that name.
+    #[must_use]
+    #[inline]
+    pub fn is_named(&self, slot: Slot, name: &str) -> bool {
+        self.names.at(slot) == name
     }
 
     /// The node at a place, if it has a StorageNode.
     #[must_use]
-    pub fn at(&self, slot: Slot) -> Option<&Node> {
-        self.entry(slot).filter(|entry| entry.known).map(|entry| &entry.node)
+    #[inline]
+    pub fn at(&self, slot: Slot) -> Option<NodeView<'_>> {
+        let head = self.heads.get(slot as usize).filter(|head| head.known)?;
+        Some(NodeView { ready: head.ready, filesystems: head.filesystems, pools: self.pools.get(slot as usize) })
     }
 
     /// The name of the node at a place.
@@ -79,19 +99,20 @@ impl Ledger {
 
     /// A node by its name, if it has a StorageNode.
     #[must_use]
-    pub fn node(&self, name: &str) -> Option<&Node> {
+    pub fn node(&self, name: &str) -> Option<NodeView<'_>> {
         self.at(self.slot(name)?)
     }
 
     /// The id of a node's own ledger, as its StorageNode tells.
     #[must_use]
     pub fn ledger_id(&self, name: &str) -> Option<&Arc<str>> {
-        self.entry(self.slot(name)?).filter(|entry| entry.known).map(|entry| &entry.ledger_id)
+        let slot = self.slot(name)?;
+        self.entry(slot).filter(|_| self.is_known(slot)).map(|entry| &entry.ledger_id)
     }
 
     /// Every node that has a StorageNode.
-    pub fn nodes(&self) -> impl Iterator<Item = (&Arc<str>, &Node)> {
-        self.entries.iter().filter(|entry| entry.known).map(|entry| (&entry.name, &entry.node))
+    pub fn nodes(&self) -> impl Iterator<Item = (&Arc<str>, NodeView<'_>)> {
+        (0..).zip(&self.entries).filter_map(|(slot, entry)| Some((&entry.name, self.at(slot)?)))
     }
 
     /// How many LocalVolumes are known.
@@ -109,7 +130,7 @@ impl Ledger {
         let number = |name: &str| name[prefix.len()..].parse::<u64>().unwrap_or(0);
         let (name, volume) = attempts.max_by_key(|(name, _)| number(name))?;
         let entry = self.entry(volume.slot)?;
-        let pool = entry.node.pools.get(usize::from(volume.pool))?.name.clone();
+        let pool = self.pools.get(volume.slot as usize).get(usize::from(volume.pool))?.name.clone();
         Some(Allocation { name: name.clone(), node: entry.name.clone(), pool, bytes: volume.bytes })
     }
 
@@ -118,19 +139,20 @@ impl Ledger {
         let slot = self.place(&facts.name);
         let NodeFacts { name: _, ledger_id, ready, filesystems, pools, counted } = facts;
         let places: Vec<u16> = pools.iter().map(|pool| self.pool_place(slot, &pool.name)).collect();
-        let Some(entry) = self.entries.get_mut(slot as usize) else { return slot };
-        entry.known = true;
-        entry.ledger_id = ledger_id;
-        entry.node.ready = ready;
-        entry.node.filesystems = filesystems;
-        entry.counted = counted;
-        clear(&mut entry.node);
+        let at = slot as usize;
+        if let (Some(head), Some(entry)) = (self.heads.get_mut(at), self.entries.get_mut(at)) {
+            *head = Head { known: true, ready, filesystems };
+            entry.ledger_id = ledger_id;
+            entry.counted = counted;
+        }
+        let own = self.pools.get_mut(at);
+        clear(own);
         let mut first: HashMap<Box<str>, u16> = HashMap::new();
         let mut ordered: Vec<_> = places.into_iter().zip(pools).collect();
         ordered.sort_by_key(|(place, _)| *place);
         for (place, facts) in ordered {
             let shares = facts.filesystem.map_or(place, |fs| *first.entry(fs).or_insert(place));
-            if let Some(pool) = entry.node.pools.get_mut(usize::from(place)) {
+            if let Some(pool) = own.get_mut(usize::from(place)) {
                 *pool = Pool {
                     name: facts.name,
                     media: facts.media,
@@ -151,10 +173,10 @@ impl Ledger {
     /// A StorageNode is gone. Its volumes stay known: an unknown node is no deleted volume.
     pub fn remove_node(&mut self, name: &str) -> Option<Slot> {
         let slot = self.slot(name)?;
-        let entry = self.entries.get_mut(slot as usize)?;
-        entry.known = false;
-        entry.counted = HashSet::new();
-        clear(&mut entry.node);
+        let at = slot as usize;
+        *self.heads.get_mut(at)? = Head::default();
+        self.entries.get_mut(at)?.counted = HashSet::new();
+        clear(self.pools.get_mut(at));
         self.count(slot);
         Some(slot)
     }
@@ -201,45 +223,46 @@ impl Ledger {
         self.entries.get(slot as usize)
     }
 
+    fn is_known(&self, slot: Slot) -> bool {
+        self.heads.get(slot as usize).is_some_and(|head| head.known)
+    }
+
     fn place(&mut self, name: &Arc<str>) -> Slot {
-        if let Some(slot) = self.slots.get(name) {
-            return *slot;
+        let slot = self.names.place(name);
+        if self.entries.len() < self.names.len() {
+            self.heads.push(Head::default());
+            self.entries.push(Entry {
+                name: name.clone(),
+                ledger_id: "".into(),
+                counted: HashSet::new(),
+                volumes: BTreeSet::new(),
+            });
         }
-        let slot = Slot::try_from(self.entries.len()).unwrap_or(Slot::MAX);
-        self.slots.insert(name.clone(), slot);
-        self.entries.push(Entry {
-            name: name.clone(),
-            known: false,
-            ledger_id: "".into(),
-            node: Node::default(),
-            counted: HashSet::new(),
-            volumes: BTreeSet::new(),
-        });
         slot
     }
 
     fn pool_place(&mut self, slot: Slot, name: &Arc<str>) -> u16 {
-        let Some(entry) = self.entries.get_mut(slot as usize) else { return u16::MAX };
-        let pools = &mut entry.node.pools;
+        let pools = self.pools.get(slot as usize);
         let at = pools.iter().position(|pool| pool.name == *name).unwrap_or(pools.len());
         let place = u16::try_from(at).unwrap_or(u16::MAX);
         if at == pools.len() && place < u16::MAX {
-            pools.push(gap(name.clone(), place));
+            self.pools.lengthen(slot as usize, at + 1, gap(name.clone(), place));
         }
         place
     }
 
     /// Sum what is promised on a node beyond what it counts itself.
     fn count(&mut self, slot: Slot) {
-        let Some(entry) = self.entries.get_mut(slot as usize) else { return };
-        for pool in &mut entry.node.pools {
+        let Some(entry) = self.entries.get(slot as usize) else { return };
+        let pools = self.pools.get_mut(slot as usize);
+        for pool in &mut *pools {
             pool.promised = 0;
         }
         for name in &entry.volumes {
             let Some(volume) = self.volumes.get(name) else { continue };
             if volume.takes_room
                 && !entry.counted.contains(&**name)
-                && let Some(pool) = entry.node.pools.get_mut(usize::from(volume.pool))
+                && let Some(pool) = pools.get_mut(usize::from(volume.pool))
             {
                 pool.promised = pool.promised.saturating_add(volume.bytes);
             }
@@ -248,8 +271,8 @@ impl Ledger {
 }
 
 /// Forget what a node told; its pools keep their places.
-fn clear(node: &mut Node) {
-    for (place, pool) in (0..).zip(&mut node.pools) {
+fn clear(pools: &mut [Pool]) {
+    for (place, pool) in (0..).zip(pools) {
         *pool = gap(pool.name.clone(), place);
     }
 }

@@ -13,6 +13,16 @@ pub fn bytes_of(text: &str) -> Result<u64, NotAQuantity> {
     parse(text).ok_or_else(|| NotAQuantity(text.chars().take(64).collect()))
 }
 
+/// Bytes as Kubernetes writes them: with the largest binary suffix that leaves a whole number.
+#[must_use]
+pub fn quantity_of(bytes: u64) -> String {
+    const SUFFIXES: [&str; 7] = ["", "Ki", "Mi", "Gi", "Ti", "Pi", "Ei"];
+    // Zero has none, as for every Kubernetes quantity.
+    let power = if bytes == 0 { 0 } else { (bytes.trailing_zeros() / 10) as usize };
+    let suffix = SUFFIXES.get(power).copied().unwrap_or_default();
+    format!("{}{suffix}", bytes >> (10 * power))
+}
+
 fn parse(text: &str) -> Option<u64> {
     let number = text.strip_prefix('+').unwrap_or(text);
     let end = number.find(|c: char| !c.is_ascii_digit() && c != '.').unwrap_or(number.len());
@@ -64,7 +74,31 @@ fn parse(text: &str) -> Option<u64> {
 
 #[cfg(test)]
 mod tests {
-    use super::bytes_of;
+    use proptest::prelude::*;
+
+    use super::{bytes_of, quantity_of};
+
+    #[test]
+    fn bytes_are_written_with_the_largest_suffix_that_is_exact() {
+        for (bytes, text) in [
+            (0, "0"),
+            (1, "1"),
+            (1023, "1023"),
+            (1024, "1Ki"),
+            (64 << 20, "64Mi"),
+            (3 << 29, "1536Mi"),
+            (1 << 60, "1Ei"),
+        ] {
+            assert_eq!(quantity_of(bytes), text);
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn what_is_written_is_read_again(bytes: u64) {
+            prop_assert_eq!(bytes_of(&quantity_of(bytes)), Ok(bytes));
+        }
+    }
 
     #[test]
     fn quantities_are_read_by_kubernetes_grammar_and_rounded_up() {

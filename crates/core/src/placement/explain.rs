@@ -4,7 +4,7 @@ use std::fmt;
 use std::sync::Arc;
 
 use super::pack::judge;
-use super::{Evaluator, Node, PodDemand, Reason};
+use super::{Evaluator, NodeView, PodDemand, Reason};
 use crate::bytes::Bytes;
 use crate::media::Media;
 use crate::wipe::Level;
@@ -79,9 +79,9 @@ impl fmt::Display for Detail {
 
 /// Judge a node and tell everything. Arguments as in [`evaluate`](super::evaluate).
 #[must_use]
-pub fn explain(name: &str, node: Option<&Node>, pod: &PodDemand, held: &[u64]) -> Explanation {
+pub fn explain(name: &str, node: Option<NodeView<'_>>, pod: &PodDemand, held: &[u64]) -> Explanation {
     let verdict = Evaluator::new(pod).node(name, node, held).map(|fit| (fit.pools.to_vec(), fit.score));
-    let pools = node.map_or(&[][..], |node| &node.pools);
+    let pools = node.map_or(&[][..], |node| node.pools);
     let claims = pod.claims.iter().map(|claim| ClaimView {
         id: claim.id.clone(),
         bytes: claim.bytes,

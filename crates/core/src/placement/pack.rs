@@ -3,7 +3,8 @@
 //! Waste is counted in the order: media above what is asked, then room left beside the volume. The search is bounded; a pod
 //! whose claims are so many that the bound is met without an answer is refused, never guessed.
 
-use super::{Node, PodDemand, Pool, Reason};
+use super::few::Few;
+use super::{Filesystems, NodeView, PodDemand, Pool, Reason};
 use crate::volume::Mode;
 
 /// Steps of one node's search. Two claims on four pools take at most twenty; ten different ones on ten pools rarely a
@@ -23,6 +24,10 @@ pub struct Fit<'a> {
 #[derive(Debug)]
 pub struct Evaluator<'a> {
     pod: &'a PodDemand,
+    /// The filesystems that its claims need.
+    filesystems: Filesystems,
+    /// The short way, where the pod's claims are few.
+    few: Option<Few<'a>>,
     /// Claims, largest first, like ones beside each other.
     order: Vec<u16>,
     /// Bytes of the claims at and behind each place of `order`.
@@ -85,8 +90,14 @@ impl<'a> Evaluator<'a> {
         }
         let like = (0..order.len()).map(|i| i > 0 && at(&order[i]).like(at(&order[i - 1]))).collect();
         let n = order.len();
+        let wanted = claims.iter().filter_map(|claim| match claim.mode {
+            Mode::Filesystem(fs) => Some(fs),
+            Mode::Block => None,
+        });
         Self {
             pod,
+            filesystems: wanted.collect(),
+            few: Few::new(pod, &order),
             order,
             behind,
             like,
@@ -106,7 +117,7 @@ impl<'a> Evaluator<'a> {
     ///
     /// # Errors
     /// Why it does not fit.
-    pub fn node(&mut self, name: &str, node: Option<&Node>, held: &[u64]) -> Result<Fit<'_>, Reason> {
+    pub fn node(&mut self, name: &str, node: Option<NodeView<'_>>, held: &[u64]) -> Result<Fit<'_>, Reason> {
         let pod = self.pod;
         if pod.fixed.iter().any(|fixed| **fixed != *name) {
             return Err(Reason::OtherNode);
@@ -119,12 +130,14 @@ impl<'a> Evaluator<'a> {
         if !node.ready {
             return Err(Reason::NotReady);
         }
-        for claim in &pod.claims {
-            if let Mode::Filesystem(fs) = claim.mode
-                && !node.filesystems.has(fs)
-            {
-                return Err(Reason::Filesystem);
+        if !node.filesystems.has_all(self.filesystems) {
+            return Err(Reason::Filesystem);
+        }
+        if let Some(placed) = self.few.as_ref().and_then(|few| few.place(node, held)) {
+            for (claim, pool) in self.order.iter().zip(placed?) {
+                self.answer[usize::from(*claim)] = pool;
             }
+            return Ok(Fit { score: self.score(node, held), pools: &self.answer });
         }
         self.rooms(node, held);
         self.list(node)?;
@@ -141,7 +154,7 @@ impl<'a> Evaluator<'a> {
         Ok(Fit { pools: &self.answer, score: self.score(node, held) })
     }
 
-    fn rooms(&mut self, node: &Node, held: &[u64]) {
+    fn rooms(&mut self, node: NodeView<'_>, held: &[u64]) {
         let held = |i: usize| held.get(i).copied().unwrap_or(0);
         self.free.clear();
         self.free.extend(node.pools.iter().enumerate().map(|(i, pool)| pool.room().saturating_sub(held(i))));
@@ -160,7 +173,7 @@ impl<'a> Evaluator<'a> {
     }
 
     /// What each claim may use when it is alone.
-    fn list(&mut self, node: &Node) -> Result<(), Reason> {
+    fn list(&mut self, node: NodeView<'_>) -> Result<(), Reason> {
         self.options.clear();
         self.starts.clear();
         for place in 0..self.order.len() {
@@ -189,12 +202,12 @@ impl<'a> Evaluator<'a> {
         Ok(())
     }
 
-    fn available(&self, node: &Node, pool: usize) -> u64 {
+    fn available(&self, node: NodeView<'_>, pool: usize) -> u64 {
         let own = self.free[pool];
         if self.shared.is_empty() { own } else { own.min(self.shared[usize::from(node.pools[pool].shares).min(pool)]) }
     }
 
-    fn search(&mut self, node: &Node, place: usize, cost: Cost, total: u64) {
+    fn search(&mut self, node: NodeView<'_>, place: usize, cost: Cost, total: u64) {
         if place == self.order.len() {
             if self.best.is_none_or(|best| cost < best) {
                 self.best = Some(cost);
@@ -241,10 +254,11 @@ impl<'a> Evaluator<'a> {
         self.options[self.starts[place]..self.starts[place + 1]].iter().position(|o| o.pool == pool).unwrap_or(0)
     }
 
-    /// Half for not wasting a better medium, half for filling what is chosen.
-    fn score(&self, node: &Node, held: &[u64]) -> u8 {
+    /// Half for not wasting a better medium, half for filling what is chosen: a point for each fifth, on the average of the
+    /// claims.
+    fn score(&self, node: NodeView<'_>, held: &[u64]) -> u8 {
         let mut worst = 0;
-        let mut filled = 0u64;
+        let mut filled = 0.0;
         for (claim, chosen) in self.pod.claims.iter().zip(&self.answer) {
             let pool = &node.pools[usize::from(*chosen)];
             worst = worst.max(pool.waste(claim.media).unwrap_or(2));
@@ -252,17 +266,15 @@ impl<'a> Evaluator<'a> {
             let mine = mine.fold(0u64, |sum, (claim, _)| sum.saturating_add(claim.bytes));
             let held = held.get(usize::from(*chosen)).copied().unwrap_or(0);
             let left = pool.room().saturating_sub(held).saturating_sub(mine);
-            // In hundredths, without the product of two byte counts.
-            let used = pool.capacity.saturating_sub(left);
-            filled += (used / (pool.capacity / 100).max(1)).min(100);
+            filled += (pool.capacity.saturating_sub(left) as f64 / pool.capacity.max(1) as f64).min(1.0);
         }
-        let filled = filled / (self.pod.claims.len() as u64).max(1);
+        let full = 5.0 * filled / self.pod.claims.len().max(1) as f64;
         let media: u8 = match worst {
             0 => 5,
             1 => 2,
             _ => 0,
         };
-        media + u8::try_from(filled / 20).unwrap_or(5).min(5)
+        media + [1.0, 2.0, 3.0, 4.0, 5.0].into_iter().map(|fifth| u8::from(full >= fifth)).sum::<u8>()
     }
 }
 

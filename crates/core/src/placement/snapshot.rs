@@ -17,6 +17,12 @@ impl Filesystems {
     pub const fn has(self, fs: FsType) -> bool {
         self.0 & (1 << fs as u8) != 0
     }
+
+    /// Whether all of `wanted` are among them.
+    #[must_use]
+    pub const fn has_all(self, wanted: Self) -> bool {
+        self.0 & wanted.0 == wanted.0
+    }
 }
 
 impl FromIterator<FsType> for Filesystems {
@@ -26,14 +32,25 @@ impl FromIterator<FsType> for Filesystems {
 }
 
 /// A node that has an agent.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Node {
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Node<Pools = Vec<Pool>> {
     /// Whether its agent says that it can make volumes.
     pub ready: bool,
     /// What it can make and mount.
     pub filesystems: Filesystems,
     /// Its pools, in an order that lasts: holds and choices name a pool by its place.
-    pub pools: Vec<Pool>,
+    pub pools: Pools,
+}
+
+/// A node whose pools are kept elsewhere.
+pub type NodeView<'a> = Node<&'a [Pool]>;
+
+impl Node {
+    /// The same, without owning the pools.
+    #[must_use]
+    pub fn view(&self) -> NodeView<'_> {
+        Node { ready: self.ready, filesystems: self.filesystems, pools: &self.pools }
+    }
 }
 
 /// A pool.
@@ -70,13 +87,24 @@ impl Pool {
     /// How far above what is asked for its medium is, or `None` where it will not do.
     #[must_use]
     pub const fn waste(&self, asked: Option<MediaDemand>) -> Option<u8> {
-        match (asked, self.media) {
-            (Some(MediaDemand::Hdd), Media::Hdd)
-            | (Some(MediaDemand::Ssd), Media::Ssd)
-            | (Some(MediaDemand::Nvme), Media::Nvme)
-            | (None, Media::Hdd | Media::Unknown) => Some(0),
-            (Some(MediaDemand::Ssd), Media::Nvme) | (None, Media::Ssd) => Some(1),
-            (None, Media::Nvme) => Some(2),
+        self.media.waste(asked)
+    }
+}
+
+impl Media {
+    /// Every one, in its own order.
+    pub const ALL: [Self; 4] = [Self::Nvme, Self::Ssd, Self::Hdd, Self::Unknown];
+
+    /// How far above what is asked for it is, or `None` where it will not do.
+    #[must_use]
+    pub const fn waste(self, asked: Option<MediaDemand>) -> Option<u8> {
+        match (asked, self) {
+            (Some(MediaDemand::Hdd), Self::Hdd)
+            | (Some(MediaDemand::Ssd), Self::Ssd)
+            | (Some(MediaDemand::Nvme), Self::Nvme)
+            | (None, Self::Hdd | Self::Unknown) => Some(0),
+            (Some(MediaDemand::Ssd), Self::Nvme) | (None, Self::Ssd) => Some(1),
+            (None, Self::Nvme) => Some(2),
             (Some(_), _) => None,
         }
     }

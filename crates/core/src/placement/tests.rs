@@ -48,7 +48,7 @@ fn pod(claims: impl IntoIterator<Item = ClaimDemand>) -> PodDemand {
 }
 
 fn on(node: &Node, pod: &PodDemand) -> Result<Vec<u16>, Reason> {
-    evaluate("n1", Some(node), pod, &[]).map(|(pools, _)| pools)
+    evaluate("n1", Some(node.view()), pod, &[]).map(|(pools, _)| pools)
 }
 
 const SSD: Option<MediaDemand> = Some(MediaDemand::Ssd);
@@ -106,9 +106,9 @@ fn bound_claims_fix_the_node_and_hard_rules_judge_the_rest() {
     let n = node([pool("a", Media::Ssd, 10)]);
     let mut mixed = pod([claim(5, SSD)]);
     mixed.fixed.push("n1".into());
-    assert!(evaluate("n1", Some(&n), &mixed, &[]).is_ok());
-    assert_eq!(evaluate("n2", Some(&n), &mixed, &[]), Err(Reason::OtherNode));
-    assert_eq!(evaluate("n1", Some(&n), &mixed, &[6 * GIB]), Err(Reason::NoRoom));
+    assert!(evaluate("n1", Some(n.view()), &mixed, &[]).is_ok());
+    assert_eq!(evaluate("n2", Some(n.view()), &mixed, &[]), Err(Reason::OtherNode));
+    assert_eq!(evaluate("n1", Some(n.view()), &mixed, &[6 * GIB]), Err(Reason::NoRoom));
 }
 
 #[test]
@@ -155,7 +155,7 @@ fn pools_on_one_filesystem_are_not_counted_twice() {
     assert!(on(&n, &pod([claim(60, SSD), claim(40, SSD)])).is_ok());
     n.pools[0].promised = 60 * GIB;
     assert_eq!(on(&n, &pod([claim(60, SSD)])), Err(Reason::NoRoom));
-    assert_eq!(evaluate("n1", Some(&n), &pod([claim(40, SSD)]), &[0, GIB]), Err(Reason::NoRoom));
+    assert_eq!(evaluate("n1", Some(n.view()), &pod([claim(40, SSD)]), &[0, GIB]), Err(Reason::NoRoom));
 }
 
 #[test]
@@ -171,7 +171,7 @@ fn a_hostile_number_of_claims_is_refused_in_bounded_time() {
 
 #[test]
 fn scores_prefer_the_least_that_fits() {
-    let score = |n: &Node| evaluate("n1", Some(n), &pod([claim(10, SSD)]), &[]).unwrap().1;
+    let score = |n: &Node| evaluate("n1", Some(n.view()), &pod([claim(10, SSD)]), &[]).unwrap().1;
     let nvme = node([pool("a", Media::Nvme, 100)]);
     let empty = node([pool("a", Media::Ssd, 100)]);
     let mut full = empty.clone();
@@ -183,7 +183,7 @@ fn scores_prefer_the_least_that_fits() {
 #[test]
 fn an_explanation_has_the_numbers_that_the_reason_must_not_have() {
     let n = node([pool("a", Media::Ssd, 100)]);
-    let told = explain("n1", Some(&n), &pod([claim(60, SSD)]), &[50 * GIB]);
+    let told = explain("n1", Some(n.view()), &pod([claim(60, SSD)]), &[50 * GIB]);
     assert_eq!(told.verdict, Err(Reason::NoRoom));
     let detail = told.claims[0].pools[0].detail.to_string();
     assert_eq!(
@@ -274,7 +274,7 @@ proptest! {
         }
         let held: Vec<u64> = held.into_iter().map(|h| h * MIB).collect();
         let pod = pod(claims);
-        let found = evaluate("n1", Some(&n), &pod, &held);
+        let found = evaluate("n1", Some(n.view()), &pod, &held);
         let truth = brute(&n, &pod, &held);
         prop_assert_eq!(found.is_ok(), truth.is_some(), "{:?} {:?}", found, truth);
         if let (Ok((chosen, score)), Some(truth)) = (found, truth) {
@@ -300,7 +300,7 @@ proptest! {
         for (take, sizes, pick) in steps {
             if take || living.is_empty() {
                 let pod = pod(sizes.iter().map(|s| ClaimDemand { bytes: s * MIB, mode: Mode::Block, ..claim(1, SSD) }));
-                if let Ok((chosen, _)) = evaluate("n1", Some(&n), &pod, &held) {
+                if let Ok((chosen, _)) = evaluate("n1", Some(n.view()), &pod, &held) {
                     let taken: Vec<(u16, u64)> = chosen.into_iter().zip(pod.claims.iter().map(|c| c.bytes)).collect();
                     for (p, bytes) in &taken { held[usize::from(*p)] += bytes; }
                     living.push((false, taken));

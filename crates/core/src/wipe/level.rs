@@ -20,6 +20,9 @@ pub enum Level {
 }
 
 impl Level {
+    /// Every one, in its own order.
+    pub const ALL: [Self; 3] = [Self::Isolation, Self::Clear, Self::CryptoErase];
+
     /// Whether a volume wiped to this level satisfies a class that demands `demand`. Overwriting and key destruction are
     /// different evidence: neither stands for the other, both stand for isolation.
     #[must_use]

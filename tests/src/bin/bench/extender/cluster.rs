@@ -96,7 +96,8 @@ impl Cluster {
     /// claims.
     pub fn request(&self, pod: Option<usize>, nodes: &[usize]) -> Vec<u8> {
         let names: Vec<&str> = nodes.iter().map(|node| self.names[*node].as_str()).collect();
-        json!({ "Pod": object(pod), "Nodes": null, "NodeNames": names }).to_string().into_bytes()
+        // In the order in which Go writes a struct's fields; a map would be sorted.
+        format!(r#"{{"Pod":{},"Nodes":null,"NodeNames":{}}}"#, object(pod), json!(names)).into_bytes()
     }
 }
 
