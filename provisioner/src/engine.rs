@@ -45,6 +45,9 @@ pub struct Engine {
     pools: RwLock<BTreeMap<PoolName, PoolState>>,
     busy: Mutex<BTreeSet<String>>,
     progress: Mutex<BTreeMap<VolumeId, Progress>>,
+    receipts: crate::receipts::Log,
+    /// Creations of this run that failed and could not clean up.
+    unmade: Mutex<BTreeSet<VolumeId>>,
 }
 
 /// A pool that the engine was told of.
@@ -168,5 +171,5 @@ fn who(users: &[User]) -> String {
 
 /// What went wrong with a backing file, as a reason that a person can act on.
 fn io_reason(error: &HostError) -> StuckReason {
-    StuckReason::IoError { what: crate::store::chain(error) }
+    StuckReason::IoError { what: bedplate_core::chain::chain(error) }
 }

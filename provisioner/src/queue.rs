@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 use bedplate_core::ids::{PoolName, VolumeId};
 
 use crate::engine::{Driven, Engine, Stop, WipeError};
-use crate::store::chain;
+use bedplate_core::chain::chain;
 
 /// How long a volume that is in use, or whose wipe failed for a passing reason, is left alone.
 const AGAIN: Duration = Duration::from_millis(500);
@@ -111,6 +111,7 @@ fn work(engine: &Engine, pools: &Mutex<Vec<PoolName>>, stop: &Stop, throttle: &T
         if now.duration_since(looked) >= LOOK_FOR_POOLS {
             looked = now;
             engine.look_for_absent_pools();
+            engine.clean_up_unmade();
         }
         // What lies in an absent pool is owed, not pending.
         let open = || -> Vec<PoolName> { locked(pools).iter().filter(|name| engine.is_open(name)).cloned().collect() };

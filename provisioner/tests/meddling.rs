@@ -14,11 +14,15 @@ mod world;
 
 use bedplate_blockdev::fake::{Done, FakeHost, Script};
 use bedplate_blockdev::{Host, User};
-use bedplate_core::volume::{ReleaseKind, StuckReason};
+use bedplate_core::class::Class;
+use bedplate_core::receipt::Receipt;
+use bedplate_core::volume::{Mode, ReleaseKind, StuckReason};
 use bedplate_core::wipe::{Level, LevelLoss, ZeroMethod};
-use bedplate_provisioner::engine::{Driven, Engine, Stop};
+use bedplate_provisioner::engine::{CreateError, CreateVolume, Driven, Engine, Stop};
+use bedplate_provisioner::receipts;
 use bedplate_provisioner::store::JOURNAL;
 use client::{SECRET, Trouble, Want};
+use nix::errno::Errno;
 use story::Moment;
 use world::{open, pool, state};
 
@@ -177,7 +181,7 @@ fn a_second_agent_on_the_same_state_opens_nothing() {
     let other = story.host.second_process();
     let before = other.names(pool());
     let refused = open(&other, &story.world, ZeroMethod::DirectWrites).err().unwrap();
-    let text = bedplate_provisioner::store::chain(&refused);
+    let text = bedplate_core::chain::chain(&refused);
     assert!(text.contains("holds it"), "{text}");
     assert_eq!(other.names(pool()), before);
     drop(engine);
@@ -291,4 +295,76 @@ fn a_pool_that_is_mounted_late_comes_back_by_itself() {
     host.host_mount(pool());
     engine.look_for_absent_pools();
     assert_eq!(drive(), Driven::Freed);
+}
+
+#[test]
+fn what_a_failed_creation_could_not_remove_is_removed_later_and_its_room_comes_back() {
+    let (host, world) = (world::machine(), std::sync::Arc::new(world::World::default()));
+    let engine = open(&host, &world, ZeroMethod::DirectWrites).unwrap();
+    let want = CreateVolume {
+        name: "unlucky".to_owned(),
+        required: world::SIZE,
+        limit: 0,
+        mode: Mode::Block,
+        class: Class::default(),
+        parameters: std::collections::BTreeMap::new(),
+        origin: None,
+    };
+    let (free, files) = (engine.pools()[0].free, host.names(pool()).len());
+    host.set_script(Script::new().fail_op("allocate_backing", 0, 1, Errno::EIO).fail_op(
+        "remove_backing",
+        0,
+        2,
+        Errno::EIO,
+    ));
+    let refused = engine.create(&want).unwrap_err();
+    assert!(matches!(refused, CreateError::HostAndCleanup { .. }), "{refused:?}");
+    engine.clean_up_unmade();
+    assert_eq!((engine.volumes(false).len(), host.names(pool()).len()), (1, files + 1), "still there");
+    engine.clean_up_unmade();
+    assert!(engine.volumes(false).is_empty(), "{:?}", engine.volumes(false));
+    assert_eq!((engine.pools()[0].free, host.names(pool()).len()), (free, files));
+    engine.create(&want).unwrap();
+}
+
+#[test]
+fn the_receipts_log_keeps_every_receipt_once_however_many_and_however_torn() {
+    let story = unstaged(Level::Clear);
+    let engine = engine(&story);
+    release(&story, &engine).unwrap();
+    assert!(matches!(drive(&story, &engine), Driven::Freed));
+    let (host, dir) = (&story.host, story.host.open_dir(state()).unwrap());
+    let first = receipts::read(host, &dir).unwrap().pop().unwrap();
+    let another = |number: u64| Receipt { number, hash: format!("{number:064}"), ..first.clone() };
+    let log = receipts::Log::default();
+    std::thread::scope(|scope| {
+        for half in [2..150, 150..300] {
+            let (log, dir) = (&log, &dir);
+            scope.spawn(move || half.for_each(|number| log.ensure(host, dir, &another(number)).unwrap()));
+        }
+    });
+    let numbers = |all: Vec<Receipt>| all.into_iter().map(|receipt| receipt.number).collect::<Vec<_>>();
+    let mut all = numbers(receipts::read(host, &dir).unwrap());
+    all.sort_unstable();
+    assert_eq!(all, (1..300).collect::<Vec<_>>());
+    // A write that was cut short, by a process that knows nothing of it any more; then the same receipt once more.
+    host.append(&dir, receipts::RECEIPTS, b"{\"version\":1,\"num").unwrap();
+    for log in [log, receipts::Log::default()] {
+        log.ensure(host, &dir, &another(300)).unwrap();
+        log.ensure(host, &dir, &another(7)).unwrap();
+        assert_eq!(receipts::read(host, &dir).unwrap().len(), 300);
+    }
+    let (mut paged, mut place, mut pages) = (Vec::new(), 0, 0);
+    loop {
+        let (some, next) = receipts::read_from(host, &dir, place).unwrap();
+        paged.extend(some);
+        if next == place {
+            break;
+        }
+        (place, pages) = (next, pages + 1);
+    }
+    assert_eq!((paged, pages > 2), (receipts::read(host, &dir).unwrap(), true));
+    // A line that is none stops everything that would be freed on its strength.
+    host.append(&dir, receipts::RECEIPTS, b"nonsense\n").unwrap();
+    assert!(receipts::Log::default().ensure(host, &dir, &another(301)).is_err());
 }

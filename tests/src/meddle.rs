@@ -51,6 +51,10 @@ impl Host for Meddler {
         self.before("read")?.read(dir, name)
     }
 
+    fn read_from(&self, dir: &Dir, name: &str, offset: u64, most: usize) -> Result<Option<Vec<u8>>, HostError> {
+        self.before("read_from")?.read_from(dir, name, offset, most)
+    }
+
     fn write(&self, dir: &Dir, name: &str, content: &[u8]) -> Result<(), HostError> {
         self.before("write")?.write(dir, name, content)
     }

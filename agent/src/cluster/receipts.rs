@@ -9,9 +9,9 @@ use std::time::Duration;
 
 use bedplate_api::names::{LABEL_MANAGED_BY, LABEL_NODE, MANAGER_AGENT};
 use bedplate_api::wipe_receipt::{VerificationSummary, WipeReceipt, WipeReceiptSpec, name_for};
+use bedplate_core::chain::chain;
 use bedplate_core::receipt::Receipt;
 use bedplate_core::wipe::{Verification, ZeroMethod};
-use bedplate_provisioner::store::chain;
 use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use kube::ResourceExt;
@@ -42,18 +42,21 @@ enum PublishError {
 pub async fn run(context: Arc<Context>) -> std::convert::Infallible {
     let api: Api<WipeReceipt> = Api::all(context.client.clone());
     let mut changes = context.engine.changes();
-    // Everything up to here has its object.
-    let mut done: Option<u64> = None;
+    // What lies in the log before this place has its object, and how many receipts had been given when that was so.
+    let mut done: Option<(u64, u64)> = None;
     let mut compare = tokio::time::interval_at(tokio::time::Instant::now() + COMPARE, COMPARE);
     let mut said = String::new();
     loop {
         let result = match done {
             None => whole(&context, &api).await,
-            Some(after) => newest(&context, &api, after).await,
+            Some((place, _)) => publish(&context, &api, place, &BTreeSet::new()).await,
         };
         let failed = match result {
-            Ok(upto) => {
-                done = Some(upto);
+            Ok(Published { place, last }) => {
+                // The log is written before a volume is freed, and after its number is given out: what is missing comes
+                // with the next change.
+                let before = done.map_or(0, |(_, last)| last);
+                done = Some((place, before.max(last)));
                 said.clear();
                 false
             }
@@ -71,8 +74,7 @@ pub async fn run(context: Arc<Context>) -> std::convert::Infallible {
                 () = tokio::time::sleep(AGAIN), if failed => break,
                 _ = compare.tick() => { done = None; break }
                 _ = changes.changed() => {
-                    let given = context.engine.receipts_given();
-                    if !failed && done.is_some_and(|done| given > done) {
+                    if !failed && done.is_some_and(|(_, last)| context.engine.receipts_given() > last) {
                         break;
                     }
                 }
@@ -81,10 +83,37 @@ pub async fn run(context: Arc<Context>) -> std::convert::Infallible {
     }
 }
 
-async fn log_after(context: &Arc<Context>, after: u64) -> Result<Vec<Receipt>, PublishError> {
-    let engine = context.engine.clone();
-    let read = tokio::task::spawn_blocking(move || engine.receipts_after(after));
-    read.await.map_err(PublishError::Interrupted)?.map_err(PublishError::Log)
+/// Up to where receipts have their objects.
+struct Published {
+    /// Place in the log.
+    place: u64,
+    /// The highest number among them.
+    last: u64,
+}
+
+/// Make objects for what lies in the log from `place` on, but for those that are `there`.
+async fn publish(
+    context: &Arc<Context>,
+    api: &Api<WipeReceipt>,
+    mut place: u64,
+    there: &BTreeSet<String>,
+) -> Result<Published, PublishError> {
+    let mut last = 0;
+    loop {
+        let engine = context.engine.clone();
+        let read = tokio::task::spawn_blocking(move || engine.receipts_from(place)).await;
+        let (some, next) = read.map_err(PublishError::Interrupted)?.map_err(PublishError::Log)?;
+        for receipt in some {
+            if keeps(context, receipt.ended) && !there.contains(&name_for(&receipt)) {
+                make(context, api, &receipt).await?;
+            }
+            last = last.max(receipt.number);
+        }
+        if next == place {
+            return Ok(Published { place, last });
+        }
+        place = next;
+    }
 }
 
 fn keeps(context: &Context, ended: Timestamp) -> bool {
@@ -92,20 +121,8 @@ fn keeps(context: &Context, ended: Timestamp) -> bool {
     Timestamp::now().duration_since(ended) <= kept
 }
 
-/// Make objects for receipts above `after`; the number up to which all have one.
-async fn newest(context: &Arc<Context>, api: &Api<WipeReceipt>, after: u64) -> Result<u64, PublishError> {
-    let mut upto = after;
-    // The log is written before a volume is freed, and after its number is given out: what is missing comes with the
-    // next change.
-    for receipt in log_after(context, after).await? {
-        make(context, api, &receipt).await?;
-        upto = upto.max(receipt.number);
-    }
-    Ok(upto)
-}
-
 /// Compare all objects of this node with its log.
-async fn whole(context: &Arc<Context>, api: &Api<WipeReceipt>) -> Result<u64, PublishError> {
+async fn whole(context: &Arc<Context>, api: &Api<WipeReceipt>) -> Result<Published, PublishError> {
     let mut there: BTreeSet<String> = BTreeSet::new();
     let mut params = ListParams::default().labels(&format!("{LABEL_NODE}={}", context.node)).limit(PAGE);
     loop {
@@ -130,14 +147,7 @@ async fn whole(context: &Arc<Context>, api: &Api<WipeReceipt>) -> Result<u64, Pu
             break;
         }
     }
-    let mut upto = 0;
-    for receipt in log_after(context, 0).await? {
-        if keeps(context, receipt.ended) && !there.contains(&name_for(&receipt)) {
-            make(context, api, &receipt).await?;
-        }
-        upto = upto.max(receipt.number);
-    }
-    Ok(upto)
+    publish(context, api, 0, &there).await
 }
 
 async fn make(context: &Context, api: &Api<WipeReceipt>, receipt: &Receipt) -> Result<(), PublishError> {

@@ -167,6 +167,8 @@ pub trait Host: Send + Sync {
 
     /// A whole small file; `None` where there is none.
     fn read(&self, dir: &Dir, name: &str) -> Result<Option<Vec<u8>>, HostError>;
+    /// At most `most` bytes of a file from `offset` on, fewer only at its end; `None` where there is no file.
+    fn read_from(&self, dir: &Dir, name: &str, offset: u64, most: usize) -> Result<Option<Vec<u8>>, HostError>;
     /// Make or replace a small file's content; durable only after [`Host::sync_file`] and [`Host::sync_dir`].
     fn write(&self, dir: &Dir, name: &str, content: &[u8]) -> Result<(), HostError>;
     /// Add to the end of a file (made if absent); durable only after [`Host::sync_file`].

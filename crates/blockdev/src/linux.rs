@@ -101,6 +101,10 @@ impl Host for LinuxHost {
         self.small("read", dir, name, |fd| dirs::read(fd, name))
     }
 
+    fn read_from(&self, dir: &Dir, name: &str, offset: u64, most: usize) -> Result<Option<Vec<u8>>, HostError> {
+        self.small("read_from", dir, name, |fd| dirs::read_from(fd, name, offset, most))
+    }
+
     fn write(&self, dir: &Dir, name: &str, content: &[u8]) -> Result<(), HostError> {
         self.small("write", dir, name, |fd| dirs::write(fd, name, content))
     }

@@ -1,10 +1,11 @@
 //! Making a volume: reserve, allocate, look at the map, ready. A crash at any point leaves either a volume or nothing.
 
 use std::collections::BTreeMap;
-use std::sync::Arc;
+use std::sync::{Arc, PoisonError};
 
 use bedplate_blockdev::HostError;
 use bedplate_core::bytes::Bytes;
+use bedplate_core::chain::chain;
 use bedplate_core::class::{Class, MediaDemand};
 use bedplate_core::ids::{PoolName, VolumeId};
 use bedplate_core::ledger::{Event, Ledger};
@@ -88,7 +89,7 @@ pub enum CreateError {
         source: HostError,
     },
     #[error(
-        "volume {name:?} could not be made in pool {pool}, and what was made could not be removed ({cleanup}): it stays withheld until the agent restarts"
+        "volume {name:?} could not be made in pool {pool}, and what was made could not be removed ({cleanup}): it stays withheld, and its removal is tried again"
     )]
     HostAndCleanup {
         name: String,
@@ -182,9 +183,32 @@ impl Engine {
                     CreateError::Host { source, .. } => source,
                     other => HostError::failed("make", want.name.clone(), std::io::Error::other(other.to_string())),
                 };
-                let cleanup = crate::store::chain(&cleanup);
+                let cleanup = chain(&cleanup);
+                self.unmade.lock().unwrap_or_else(PoisonError::into_inner).insert(id);
                 Err(CreateError::HostAndCleanup { name: want.name.clone(), pool: spec.pool, source, cleanup })
             }
+        }
+    }
+
+    /// Try once more to remove what failed creations of this run left behind. Only what the ledger calls reserved, and
+    /// nobody ever wrote to, goes.
+    pub fn clean_up_unmade(&self) {
+        let left: Vec<VolumeId> = self.unmade.lock().unwrap_or_else(PoisonError::into_inner).iter().cloned().collect();
+        for id in left {
+            let Ok(_turn) = self.turn_for(&id) else { continue };
+            if let Some(AnyVolume::Reserved(volume)) = self.volume_now(&id) {
+                let Ok(pool) = self.pool(&volume.spec.pool) else { continue };
+                if let Err(error) = self.remove_unseen(&pool, &volume.spec.file) {
+                    tracing::warn!(volume = %id, error = %chain(&error), "what a failed creation left is still there");
+                    continue;
+                }
+                if let Err(error) = self.change(&id, Change::Discarded) {
+                    tracing::error!(volume = %id, error = %chain(&error), "a removal could not be journalled");
+                    continue;
+                }
+                tracing::info!(volume = %id, "what a failed creation left is removed");
+            }
+            self.unmade.lock().unwrap_or_else(PoisonError::into_inner).remove(&id);
         }
     }
 
@@ -271,7 +295,7 @@ impl Engine {
         }
         let available = match self.host.pool_facts(&pool.dir) {
             Ok(facts) => facts.available,
-            Err(error) => return Err(Misfit::Absent { pool: name(), why: crate::store::chain(&error) }),
+            Err(error) => return Err(Misfit::Absent { pool: name(), why: chain(&error) }),
         };
         let free = pool.free(ledger, available);
         if free.get() < bytes {

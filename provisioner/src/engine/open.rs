@@ -13,8 +13,9 @@ use uuid::Uuid;
 use super::{Engine, PoolState};
 use crate::config::{EngineConfig, PoolConfig};
 use crate::pool::{Pool, PoolProblem};
-use crate::store::{self, CommitError, OpenStoreError, chain};
+use crate::store::{self, CommitError, OpenStoreError};
 use crate::surroundings::Surroundings;
+use bedplate_core::chain::chain;
 
 /// Why the engine does not open.
 #[derive(Debug, thiserror::Error)]
@@ -84,6 +85,8 @@ impl Engine {
             pools: RwLock::new(pools),
             busy: Mutex::new(BTreeSet::new()),
             progress: Mutex::new(BTreeMap::new()),
+            receipts: crate::receipts::Log::default(),
+            unmade: Mutex::new(BTreeSet::new()),
         };
         engine.settle(engine.ids_in(|_| true)).map_err(OpenError::Commit)?;
         Ok(engine)

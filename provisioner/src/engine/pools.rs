@@ -10,7 +10,7 @@ use super::open::open_pool;
 use super::{Busy, Engine, OpenError, PoolState};
 use crate::config::PoolConfig;
 use crate::pool::PoolProblem;
-use crate::store::chain;
+use bedplate_core::chain::chain;
 
 /// Why a pool was not taken on.
 #[derive(Debug, thiserror::Error)]

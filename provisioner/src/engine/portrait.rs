@@ -98,15 +98,16 @@ impl Engine {
         })
     }
 
-    /// Receipts of the log with a number above `after`, in this ledger's chain.
+    /// This ledger's receipts from a place in the log on, some at a time, and the place where the next one begins; the same
+    /// place where there are no more.
     ///
     /// # Errors
     /// Where the log cannot be read.
-    pub fn receipts_after(&self, after: u64) -> Result<Vec<Receipt>, ReceiptsError> {
+    pub fn receipts_from(&self, place: u64) -> Result<(Vec<Receipt>, u64), ReceiptsError> {
         let id = self.ledger_id();
-        let mut all = crate::receipts::read(&*self.host, self.store.dir())?;
-        all.retain(|receipt| receipt.ledger == id && receipt.number > after);
-        Ok(all)
+        let (mut some, next) = crate::receipts::read_from(&*self.host, self.store.dir(), place)?;
+        some.retain(|receipt| receipt.ledger == id);
+        Ok((some, next))
     }
 }
 

@@ -239,7 +239,7 @@ impl Engine {
             Ok(users) if users.is_empty() => None,
             Ok(users) => Some(Next::End(Driven::Waiting { users: who(&users) })),
             // A look that failed says nothing about the disk: look again, and do nothing until it succeeds.
-            Err(error) => Some(Next::End(Driven::Waiting { users: crate::store::chain(&error) })),
+            Err(error) => Some(Next::End(Driven::Waiting { users: bedplate_core::chain::chain(&error) })),
         }
     }
 

@@ -136,6 +136,18 @@ impl Host for FakeHost {
         })
     }
 
+    fn read_from(&self, dir: &Dir, name: &str, offset: u64, most: usize) -> Result<Option<Vec<u8>>, HostError> {
+        self.step("read_from", name, |m, _| {
+            let inode = m.live.lookup(dir.handle, name).and_then(|ino| m.live.inodes.get(&ino));
+            let piece = |content: &Vec<u8>| {
+                let start = usize::try_from(offset).unwrap_or(usize::MAX).min(content.len());
+                let end = start.saturating_add(most).min(content.len());
+                content.get(start..end).unwrap_or_default().to_vec()
+            };
+            Ok(inode.map(|i| piece(&i.content)))
+        })
+    }
+
     fn read(&self, dir: &Dir, name: &str) -> Result<Option<Vec<u8>>, HostError> {
         self.step("read", name, |m, _| {
             let inode = m.live.lookup(dir.handle, name).and_then(|ino| m.live.inodes.get(&ino));

@@ -4,7 +4,7 @@
 //! mount on a file's name is crossed (`openat2`). Files are made with mode 0600.
 
 use std::fs::File;
-use std::io::{self, Read, Write};
+use std::io::{self, Read, Seek as _, Write};
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::Path;
 use std::sync::{Arc, PoisonError, RwLock};
@@ -125,6 +125,19 @@ pub(super) fn read(fd: &OwnedFd, name: &str) -> io::Result<Option<Vec<u8>>> {
     if content.len() as u64 > LARGEST_READ {
         return Err(io::Error::from(io::ErrorKind::FileTooLarge));
     }
+    Ok(Some(content))
+}
+
+/// A piece of a file.
+pub(super) fn read_from(fd: &OwnedFd, name: &str, offset: u64, most: usize) -> io::Result<Option<Vec<u8>>> {
+    let mut file = match open_regular(fd, name, OFlag::O_RDONLY) {
+        Ok(file) => file,
+        Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(None),
+        Err(e) => return Err(e),
+    };
+    file.seek(io::SeekFrom::Start(offset))?;
+    let mut content = Vec::new();
+    file.take(most as u64).read_to_end(&mut content)?;
     Ok(Some(content))
 }
 

@@ -10,7 +10,6 @@ use super::{Driven, Engine, Next, Stop, WipeError};
 use crate::engine::Stage;
 use crate::engine::io_reason;
 use crate::pool::Pool;
-use crate::receipts;
 use crate::store::CommitError;
 
 /// Bytes zeroed between two looks at the stop flag and the throttle.
@@ -217,7 +216,8 @@ impl Engine {
         device: &mut Option<Box<dyn Device>>,
     ) -> Result<(), WipeError> {
         let id = || volume.spec.id.clone();
-        receipts::ensure(&*self.host, self.store.dir(), &volume.state.receipt)
+        self.receipts
+            .ensure(&*self.host, self.store.dir(), &volume.state.receipt)
             .map_err(|source| WipeError::Receipts { id: id(), source })?;
         let remove = |source: HostError| WipeError::Remove { id: id(), source };
         self.host.remove_backing(&pool.dir, &volume.spec.file, &volume.state.backing.identity).map_err(remove)?;
