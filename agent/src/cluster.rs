@@ -16,6 +16,7 @@ mod pools;
 mod publish;
 mod receipts;
 mod registration;
+mod rival;
 mod status;
 mod volumes;
 mod watch;

@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use bedplate_api::StorageNodeStatus;
 use tokio::sync::watch::Sender;
+use tokio::time::Instant;
 
 use super::disks::Seen;
 use super::figures::Book;
@@ -35,6 +36,8 @@ pub struct Board {
     pub pools_changed: Sender<()>,
     /// What the kubelet answered to our registration.
     pub registered: Sender<Option<Result<(), String>>>,
+    /// Until when to write nothing, because another agent speaks under this node's name.
+    pub silent_until: Sender<Option<Instant>>,
     /// The StorageNode as it is to be.
     pub told: Sender<Option<Arc<StorageNodeStatus>>>,
 }

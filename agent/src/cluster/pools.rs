@@ -13,10 +13,11 @@ use std::time::Duration;
 
 use bedplate_api::disk_pool::{DiskPool, NodeAnswer, PoolState};
 use bedplate_api::names::MANAGER_AGENT_PREFIX;
+use bedplate_core::bytes::Bytes;
+use bedplate_core::chain::chain;
 use bedplate_core::ids::PoolName;
 use bedplate_provisioner::config::PoolConfig;
 use bedplate_provisioner::engine::{Engine, PutPoolError};
-use bedplate_provisioner::store::chain;
 use futures::StreamExt;
 use kube::api::{Api, Patch, PatchParams};
 use kube::{Resource, ResourceExt};
@@ -61,7 +62,7 @@ pub async fn reopen(context: &Arc<Context>) {
 /// Run for ever.
 pub async fn run(context: Arc<Context>) -> std::convert::Infallible {
     let api: Api<DiskPool> = Api::all(context.client.clone());
-    let mut objects = follow("DiskPools", api.clone(), String::new());
+    let mut objects = follow(api.clone(), String::new());
     let board = &context.board;
     let (mut node, mut seen, mut looked) =
         (board.node.subscribe(), board.disks.subscribe(), board.node_looked.subscribe());
@@ -233,19 +234,12 @@ fn open(context: &Context, config: PoolConfig, before: &[PoolConfig]) -> (PoolSt
     if !before.iter().any(|known| known.name == name) {
         tidy(&config);
     }
-    let capacity = config.capacity;
+    let (capacity, reserve) = (config.capacity, config.reserve);
     match context.engine.put_pool(config) {
         Ok(()) => {
             let view = context.engine.pools().into_iter().find(|pool| pool.name == name);
-            let used = view.map_or(0, |pool| pool.allocated.saturating_add(pool.withheld));
-            let message = match capacity {
-                Some(capacity) if capacity.get() < used => format!(
-                    "spec.capacity {capacity} is below the {} in use: no volume is made until that is less",
-                    bedplate_core::bytes::Bytes(used)
-                ),
-                _ => String::new(),
-            };
-            (PoolState::Ready, message)
+            let (used, free) = view.map_or((0, 0), |pool| (pool.allocated.saturating_add(pool.withheld), pool.free));
+            (PoolState::Ready, roomless(capacity, reserve, used, free))
         }
         Err(error) => {
             let why = chain(&error);
@@ -256,6 +250,21 @@ fn open(context: &Context, config: PoolConfig, before: &[PoolConfig]) -> (PoolSt
                 }
             }
         }
+    }
+}
+
+/// Why a pool that is ready can take no volume, where that is the wish's own doing.
+fn roomless(capacity: Option<Bytes>, reserve: Bytes, used: u64, free: u64) -> String {
+    match capacity {
+        Some(capacity) if capacity.get() < used => format!(
+            "spec.capacity {capacity} is below the {} in use: no volume is made until that is less",
+            Bytes(used)
+        ),
+        _ if free == 0 && used == 0 => format!(
+            "no room for any volume: spec.reserve keeps {reserve} of this filesystem for the host, which is all that is \
+             available; set spec.reserve to less, or use a larger filesystem"
+        ),
+        _ => String::new(),
     }
 }
 

@@ -8,15 +8,18 @@ use std::time::Duration;
 
 use bedplate_api::names::{LABEL_MANAGED_BY, MANAGER_AGENT};
 use bedplate_api::{StorageNode, StorageNodeStatus};
+use bedplate_core::chain::chain;
 use bedplate_provisioner::engine::Portrait;
-use bedplate_provisioner::store::{CommitError, chain};
+use bedplate_provisioner::store::CommitError;
 use futures::StreamExt;
 use kube::Resource;
 use kube::api::{Api, Patch, PatchParams};
 use serde_json::json;
 use tokio::time::Instant;
 
+use super::events::Notice;
 use super::node_status::{Parts, status, steady};
+use super::rival::{Rivals, SILENCE};
 use super::status::settled;
 use super::watch::{News, follow};
 use super::{Context, disks};
@@ -30,7 +33,7 @@ const AGAIN: Duration = Duration::from_secs(1);
 /// Run for ever.
 pub async fn run(context: Arc<Context>) -> std::convert::Infallible {
     let api: Api<StorageNode> = Api::all(context.client.clone());
-    let mut objects = follow("StorageNode", api.clone(), format!("metadata.name={}", context.node));
+    let mut objects = follow(api.clone(), format!("metadata.name={}", context.node));
     let board = &context.board;
     let mut changes = context.engine.changes();
     let (mut seen, mut known, mut pools) =
@@ -41,6 +44,7 @@ pub async fn run(context: Arc<Context>) -> std::convert::Infallible {
     let mut there: Option<Option<StorageNode>> = None;
     let mut written: Option<StorageNodeStatus> = None;
     let mut due: Option<Instant> = Some(Instant::now());
+    let mut rivals = Rivals::new(context.engine.portrait().ledger.to_string());
     loop {
         let at = due.unwrap_or_else(|| Instant::now() + Duration::from_hours(1));
         tokio::select! {
@@ -55,6 +59,13 @@ pub async fn run(context: Arc<Context>) -> std::convert::Infallible {
                 if now != written.as_ref() {
                     written = None;
                 }
+                if let Some(object) = there.as_ref().and_then(Option::as_ref)
+                    && let Some(status) = &object.status
+                    && rivals.heard(&status.ledger_id, Instant::now())
+                {
+                    rival(&context, object, &status.ledger_id);
+                    board.silent_until.send_replace(rivals.silent_until(Instant::now()));
+                }
             }
             _ = changes.changed() => {}
             _ = seen.changed() => {}
@@ -64,7 +75,10 @@ pub async fn run(context: Arc<Context>) -> std::convert::Infallible {
             _ = registered.changed() => {}
             _ = figures.changed() => {}
             () = tokio::time::sleep_until(at), if due.is_some() => {
-                due = None;
+                due = rivals.silent_until(Instant::now());
+                if due.is_some() {
+                    continue;
+                }
                 let Some(there_now) = &there else { continue };
                 let told = there_now.as_ref().and_then(|object| object.status.as_ref());
                 let Some(new) = compose(&context, told.or(written.as_ref())).await else { continue };
@@ -94,6 +108,19 @@ pub async fn run(context: Arc<Context>) -> std::convert::Infallible {
         }
         due.get_or_insert_with(|| Instant::now() + BURST);
     }
+}
+
+/// Tell people that two agents speak under one name.
+fn rival(context: &Context, object: &StorageNode, other: &str) {
+    let own = context.engine.portrait().ledger;
+    let message = format!(
+        "another agent, of ledger {other}, writes under the node name {}, which this agent of ledger {own} serves: it is \
+         silent for {} s, mounted volumes keep serving. Give one of the two another --node-name, or stop it",
+        context.node,
+        SILENCE.as_secs()
+    );
+    tracing::error!(other, %own, "two agents under one node name, this one is silent for a while");
+    context.events.tell(Notice::warning(object.object_ref(&()), "RivalAgent", message));
 }
 
 /// What is to be told now; `None` before enough is known, or when it is not durable.

@@ -12,8 +12,8 @@ use std::time::{Duration, Instant};
 use bedplate_api::LocalVolume;
 use bedplate_api::local_volume::Phase;
 use bedplate_api::names::MANAGER_AGENT;
+use bedplate_core::chain::chain;
 use bedplate_provisioner::engine::{CommandError, CreateError, Engine, Known, Outline, Portrait, ReleaseError};
-use bedplate_provisioner::store::chain;
 use futures::StreamExt;
 use kube::api::{Api, Patch, PatchParams};
 use kube::{Resource, ResourceExt};
@@ -63,9 +63,10 @@ struct Volumes {
 /// Run for ever.
 pub async fn run(context: Arc<Context>) -> std::convert::Infallible {
     let api: Api<LocalVolume> = Api::all(context.client.clone());
-    let mut objects = follow("LocalVolumes", api.clone(), format!("spec.nodeName={}", context.node));
+    let mut objects = follow(api.clone(), format!("spec.nodeName={}", context.node));
     let mut changes = context.engine.changes();
     let mut pools_known = context.board.pools_known.subscribe();
+    let mut silence = context.board.silent_until.subscribe();
     let mut tick = tokio::time::interval(PROGRESS);
     tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     let mut this = Volumes {
@@ -88,6 +89,7 @@ pub async fn run(context: Arc<Context>) -> std::convert::Infallible {
             },
             _ = changes.changed() => None,
             _ = pools_known.changed() => None,
+            _ = silence.changed() => None,
             _ = tick.tick(), if this.any_wipe() => None,
             () = tokio::time::sleep_until(retry.into()) => None,
         };
@@ -195,18 +197,30 @@ impl Volumes {
         }
     }
 
+    /// Until when nothing is made and nothing told, because another agent speaks under this name.
+    fn silent_until(&self) -> Option<Instant> {
+        let until = (*self.context.board.silent_until.borrow())?.into_std();
+        (until > Instant::now()).then_some(until)
+    }
+
     fn any_wipe(&self) -> bool {
         let wiping = [Phase::Released, Phase::Quarantined, Phase::Wiping, Phase::Verifying, Phase::Verified];
         self.tracked.values().any(|tracked| tracked.object.phase().is_some_and(|phase| wiping.contains(&phase)))
     }
 
     fn next_retry(&self) -> Instant {
+        if let Some(until) = self.silent_until() {
+            return until;
+        }
         let far = Instant::now() + Duration::from_hours(1);
         self.tracked.values().filter_map(|tracked| tracked.retry).min().unwrap_or(far)
     }
 
     /// Look at one object, or at all, and do what is to be done.
     fn look(&mut self, only: Option<&str>) {
+        if self.silent_until().is_some() {
+            return;
+        }
         let portrait = self.context.engine.portrait();
         let living: BTreeMap<&str, &Outline> = portrait.volumes.iter().map(|v| (v.name.as_str(), v)).collect();
         let names: Vec<String> = match only {
