@@ -241,6 +241,7 @@ fn roles_give_what_is_used_and_no_more() {
         ("bedplate-extender", "storage.k8s.io/storageclasses", look),
         ("bedplate-provisioner", "bedplate.dev/localvolumes", "create delete get list patch update watch"),
         ("bedplate-provisioner", "bedplate.dev/storagenodes", look),
+        ("bedplate-provisioner", "bedplate.dev/wipereceipts", "list"),
         ("bedplate-provisioner", "coordination.k8s.io/leases", "create get update"),
         ("bedplate-provisioner", "events.k8s.io/events", "create patch"),
         ("bedplate-provisioner", "nodes", look),

@@ -103,6 +103,10 @@ pub const REASON_WAITING: &str = "WaitsForAgent";
 pub const REASON_LOST: &str = "VolumeLost";
 /// Event on a PersistentVolume: its LocalVolume is missing.
 pub const REASON_NO_RECORD: &str = "LocalVolumeMissing";
+/// Event on a claim: a volume of it, beside the one that counts, holds bytes on a node.
+pub const REASON_OTHER_VOLUME: &str = "OtherVolumeKept";
+/// Event on a PersistentVolume: its claimRef is not the one it was made with.
+pub const REASON_CLAIM_REF: &str = "ClaimRefChanged";
 /// Event on a LocalVolume: deleted without a release.
 pub const REASON_DELETED_WITHOUT_RELEASE: &str = "DeletedWithoutRelease";
 /// Event on a LocalVolume: nobody is left who could release it.

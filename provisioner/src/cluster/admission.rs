@@ -222,16 +222,26 @@ impl Admission<'_> {
     }
 
     fn order(&self, missing: &[&Member<'_>], decision: &mut Decision) {
-        let Some(storage) = self.view.storage(self.node) else { return };
+        if self.view.storage(self.node).is_none() {
+            return;
+        }
+        if let Some(rewound) = self.view.rewound_at() {
+            let waited = self.now.saturating_duration_since(rewound);
+            if waited < self.patience.rewound {
+                decision.again_in(self.patience.rewound.saturating_sub(waited));
+                return;
+            }
+        }
         let mut orders = Vec::with_capacity(missing.len());
         let mut attempts = Vec::with_capacity(missing.len());
         for member in missing {
             let uid = &member.claim.meta.uid;
-            let recorded = storage.records.iter().filter(|record| record.claim_uid == *uid);
             let mut attempt = member.claim.attempt;
-            for record in recorded {
-                let unseen = self.view.local(&record.name).is_none();
-                if unseen && matches!(record.phase, Phase::Reserved | Phase::Ready) {
+            // On whatever node: after a restored backup the claim may have its volume, with data, where it does not look.
+            for (node, record) in self.view.records_of(uid) {
+                // What was let go of here is gone by the node's own word, whatever an older record says.
+                let unseen = self.view.local(&record.name).is_none() && !self.view.is_finished(&record.name);
+                if unseen && matches!(record.phase, Phase::Reserved | Phase::Ready) && self.view.has_node(node) {
                     // The node has it and its object is missing: it is rebuilt first.
                     decision.again_in(self.patience.record);
                     return;

@@ -4,6 +4,7 @@
 //! Every rule needs something that is there and says so: a claim that is not found is only ever one half of a proof (G8).
 
 use bedplate_api::local_volume::{Phase, ReleaseKind};
+use bedplate_api::wipe_receipt::WipeReceiptSpec;
 
 use crate::cluster::objects::{Claim, Local, Mark, Policy, Volume, VolumePhase};
 
@@ -66,12 +67,26 @@ pub fn drop_volume(volume: &Volume, local: Option<&Local>) -> Result<(), Denied>
     ensure(gone || kept, "no record says that it was wiped")
 }
 
+/// The same where the LocalVolume was torn out by hand: a receipt of exactly this volume says that it was wiped. Only the
+/// volume's own node can have written it.
+///
+/// # Errors
+/// What speaks against it.
+pub fn drop_volume_by(receipt: Option<&WipeReceiptSpec>, volume: &Volume) -> Result<(), Denied> {
+    let receipt = receipt
+        .ok_or(Denied("neither its LocalVolume nor a WipeReceipt is there, so nothing says that it was wiped"))?;
+    ensure(volume.ours && !volume.handle.is_empty(), "it is not ours")?;
+    ensure(receipt.volume == volume.handle && receipt.local_volume == volume.local, "the receipt is another volume's")?;
+    ensure(volume.meta.name == crate::cluster::template::volume_name(&receipt.claim_uid), "the claims differ")?;
+    ensure(volume.node.as_deref() == Some(&receipt.node), "the receipt is another node's")
+}
+
 /// Whether our finalizer may leave a LocalVolume.
 ///
 /// # Errors
 /// What speaks against it.
 pub fn drop_local(local: &Local, volume: Option<&Volume>, claim: Option<&Claim>) -> Result<(), Denied> {
-    ensure(local.is_over(), "its node has not said that nothing of it is left")?;
+    ensure(local.may_go(), "its node has not said that nothing of it is left")?;
     ensure(volume.is_none_or(|volume| volume.local != local.meta.name), "its PersistentVolume still needs the record")?;
     let claim = claim.filter(|claim| claim.meta.uid == local.claim_uid);
     let counted =

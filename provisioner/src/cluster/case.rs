@@ -64,9 +64,16 @@ fn with_volume(volume: &Volume, claim: Option<&Claim>, locals: &[&Local], decisi
     for local in locals {
         if local.meta.name == volume.local {
             own = Some(*local);
-        } else {
-            settle(local, decision);
+            continue;
         }
+        if let Some(claim) = claim
+            && local.mark != Mark::Unbound
+            && local.release.is_none()
+            && !local.is_over()
+        {
+            decision.say(Notice::on_claim(claim, names::REASON_OTHER_VOLUME, kept_elsewhere(local)));
+        }
+        settle(local, decision);
     }
     if let Some(local) = own.filter(|local| local.mark != Mark::Bound && volume.phase != VolumePhase::Pending) {
         decision.act(Action::Confirm { local: local.meta.clone() });
@@ -75,17 +82,33 @@ fn with_volume(volume: &Volume, claim: Option<&Claim>, locals: &[&Local], decisi
     if !ends || claim.is_some() || !volume.held && volume.deleting {
         return;
     }
+    let drop = Action::DropVolume { volume: volume.meta.clone(), local: volume.local.clone() };
     let Some(local) = own else {
         let message = format!(
             "PersistentVolume {}: its LocalVolume {} is not there; waiting for the node's agent to report the volume, \
-             from which it is rebuilt. Nothing is given up meanwhile",
+             from which it is rebuilt, or for its WipeReceipt. Nothing is given up meanwhile",
             volume.meta.name, volume.local
         );
         decision.say(Notice::on(Kind::Volume, &volume.meta, names::REASON_NO_RECORD, message));
+        // Torn out while it was wiped: the receipt, read live, is as good a record as the LocalVolume was.
+        decision.act(drop);
         return;
     };
+    if volume.claim.as_ref().is_none_or(|(_, _, uid)| *uid != local.claim_uid) {
+        let message = format!(
+            "PersistentVolume {}: spec.claimRef does not name claim {}/{} (uid {}) any more, for which it was made: nobody \
+             can tell whose bytes these are, and nothing is wiped. Put the claimRef back, or release volume {} on node {} \
+             by hand with `bedplate volumes`",
+            volume.meta.name, local.claim.namespace, local.claim.name, local.claim_uid, volume.handle, local.node
+        );
+        decision.say(Notice::on(Kind::Volume, &volume.meta, names::REASON_CLAIM_REF, message));
+        // What a person released on the node is gone whoever it belonged to.
+        if matches!(local.phase, Some(Phase::Freed | Phase::Discarded)) {
+            decision.act(drop);
+        }
+        return;
+    }
     let release = |kind| Action::Release { local: local.meta.clone(), kind, claim: claim_name(local) };
-    let drop = Action::DropVolume { volume: volume.meta.clone(), local: local.meta.name.clone() };
     match (local.release, local.phase) {
         (Some(ReleaseKind::Retained), _) if volume.policy == Policy::Retain => decision.act(drop),
         (_, Some(Phase::Freed | Phase::Discarded)) => decision.act(drop),
@@ -154,9 +177,18 @@ fn without_volume(
     admission::decide(view, claim, now, patience, decision);
 }
 
+/// What the owner of a claim should know of a volume that is not the one it is bound to.
+pub fn kept_elsewhere(local: &Local) -> String {
+    format!(
+        "node {} keeps another volume of this claim (LocalVolume {}), with whatever was written there. It is not used and not \
+         wiped; once its data is not needed, release it there with `bedplate volumes`",
+        local.node, local.meta.name
+    )
+}
+
 /// An attempt that will not be used: void it, and let its object go when its node has confirmed.
 pub fn settle(local: &Local, decision: &mut Decision) {
-    if local.is_over() {
+    if local.may_go() {
         let (local, claim_uid) = (local.meta.clone(), local.claim_uid.clone());
         decision.act(Action::DropLocal { local, claim_uid });
     } else if local.release.is_none() && local.mark == Mark::Unbound {

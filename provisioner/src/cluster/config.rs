@@ -1,7 +1,6 @@
 //! What the provisioner is told at start.
 
 use std::net::SocketAddr;
-use std::path::PathBuf;
 use std::time::Duration;
 
 /// How long it waits for others before it acts without them.
@@ -17,6 +16,8 @@ pub struct Patience {
     pub answer: Duration,
     /// Before a LocalVolume that is missing beside its node's record is made again.
     pub record: Duration,
+    /// After the API server went back in time, for the agents to say what their nodes really have.
+    pub rewound: Duration,
     /// Between two looks at capacities that change.
     pub capacity: Duration,
 }
@@ -29,6 +30,7 @@ impl Default for Patience {
             node: Duration::from_secs(10),
             answer: Duration::from_secs(30),
             record: Duration::from_secs(5),
+            rewound: Duration::from_secs(10),
             capacity: Duration::from_millis(200),
         }
     }
@@ -84,11 +86,4 @@ impl Config {
             call: Duration::from_secs(10),
         }
     }
-}
-
-/// Where the API server is.
-#[derive(Clone, Debug, Default)]
-pub struct Reach {
-    /// A kubeconfig; absent for the environment's or the pod's own.
-    pub kubeconfig: Option<PathBuf>,
 }

@@ -9,6 +9,7 @@ mod ending;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use bedplate_api::wipe_receipt::{WipeReceipt, WipeReceiptSpec};
 use bedplate_api::{LocalVolume, StorageNode, names};
 use k8s_openapi::api::core::v1::{Node, PersistentVolume, PersistentVolumeClaim, Pod};
 use k8s_openapi::api::storage::v1::CSIStorageCapacity;
@@ -314,6 +315,14 @@ impl Hands {
             None => Change::Local(Op::Gone(name.to_owned())),
         });
         Ok(there)
+    }
+
+    /// The receipt of a volume's wipe, if its node gave one.
+    async fn live_receipt(&self, volume: &Volume) -> Result<Option<WipeReceiptSpec>, Trouble> {
+        let receipts: Api<WipeReceipt> = Api::all(self.client.clone());
+        let of_it = ListParams::default().fields(&format!("spec.localVolume={}", volume.local));
+        let list = self.read("list WipeReceipts", receipts.list(&of_it)).await?;
+        Ok(list.items.into_iter().map(|receipt| receipt.spec).find(|receipt| receipt.volume == volume.handle))
     }
 
     fn locals(&self) -> Api<LocalVolume> {

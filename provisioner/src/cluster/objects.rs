@@ -172,6 +172,8 @@ pub struct Volume {
     pub handle: String,
     /// The LocalVolume behind it.
     pub local: String,
+    /// The node it lies on, by its affinity.
+    pub node: Option<String>,
 }
 
 impl From<PersistentVolume> for Volume {
@@ -185,7 +187,15 @@ impl From<PersistentVolume> for Volume {
             (claim.namespace.unwrap_or_default(), claim.name.unwrap_or_default(), claim.uid.unwrap_or_default())
         });
         let meta = Meta::of(&volume.metadata);
+        let terms =
+            spec.node_affinity.and_then(|affinity| affinity.required).map(|required| required.node_selector_terms);
+        let node =
+            terms.into_iter().flatten().flat_map(|term| term.match_expressions.unwrap_or_default()).find_map(|only| {
+                let values = only.values.filter(|values| values.len() == 1 && only.key == names::TOPOLOGY_NODE);
+                values.and_then(|mut values| values.pop())
+            });
         Self {
+            node,
             ours: csi.driver == names::DRIVER
                 && annotations.get(names::ANNOTATION_PROVISIONED_BY).is_some_and(|driver| driver == names::DRIVER)
                 && meta.name.starts_with("pvc-"),
@@ -277,6 +287,16 @@ impl Local {
     #[must_use]
     pub fn is_over(&self) -> bool {
         self.phase.is_some_and(Phase::is_over)
+    }
+
+    /// Whether its object stands for nothing any more: nothing of it is left on the node, or its node never made it and it
+    /// was given up before there could be a PersistentVolume.
+    #[must_use]
+    pub fn may_go(&self) -> bool {
+        let never_made = self.phase == Some(Phase::Lost)
+            && self.release == Some(ReleaseKind::NeverBound)
+            && self.mark == Mark::Unbound;
+        self.is_over() || never_made
     }
 
     /// What placement counts of it.

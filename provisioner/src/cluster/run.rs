@@ -136,7 +136,7 @@ impl Main {
                     if count == 0 { break }
                     if self.rewound.has_changed().unwrap_or(false) {
                         self.rewound.mark_unchanged();
-                        self.view.distrust();
+                        self.view.distrust(Instant::now());
                     }
                     for change in batch.drain(..) {
                         self.take(change);

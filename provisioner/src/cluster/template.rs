@@ -4,6 +4,7 @@
 use std::collections::BTreeMap;
 
 use bedplate_api::local_volume::{ClaimReference, FsType, LocalVolumeSpec, VolumeMode, WipeLevel};
+use bedplate_api::placement::quantity_of;
 use bedplate_api::storage_node::VolumeRecord;
 use bedplate_api::{LocalVolume, StorageNode, names};
 use bedplate_core::filesystem::FsType as CoreFs;
@@ -177,7 +178,10 @@ pub fn volume(local: &LocalVolume, terms: &Terms) -> Option<PersistentVolume> {
         },
         spec: Some(PersistentVolumeSpec {
             access_modes: Some(terms.modes.clone()),
-            capacity: Some(BTreeMap::from([("storage".to_owned(), Quantity(bytes.to_string()))])),
+            capacity: Some(BTreeMap::from([(
+                "storage".to_owned(),
+                Quantity(quantity_of(u64::try_from(bytes).unwrap_or_default())),
+            )])),
             claim_ref: Some(ObjectReference {
                 api_version: Some("v1".to_owned()),
                 kind: Some("PersistentVolumeClaim".to_owned()),
@@ -238,8 +242,8 @@ pub fn capacity(
         },
         storage_class_name: class.to_owned(),
         node_topology: Some(LabelSelector { match_labels: Some(topology), match_expressions: None }),
-        capacity: Some(Quantity(bytes.to_string())),
-        maximum_volume_size: Some(Quantity(largest.to_string())),
+        capacity: Some(Quantity(quantity_of(bytes))),
+        maximum_volume_size: Some(Quantity(quantity_of(largest))),
     }
 }
 

@@ -92,6 +92,7 @@ pub fn volume(claim: &str, attempt: i64, phase: VolumePhase) -> Volume {
         held: true,
         handle: format!("handle-{claim}-{attempt}"),
         local: format!("pvc-{claim}-{attempt}"),
+        node: Some("n1".to_owned()),
     }
 }
 

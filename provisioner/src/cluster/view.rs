@@ -11,7 +11,9 @@ use std::time::Instant;
 
 use bedplate_api::placement::Ledger;
 
-use crate::cluster::objects::{Capacity, Claim, Class, CsiSeen, Local, NodeSeen, PodSeen, Storage, Volume, path};
+use crate::cluster::objects::{
+    Capacity, Claim, Class, CsiSeen, Local, NodeSeen, PodSeen, Record, Storage, Volume, path,
+};
 
 use changes::case_of;
 pub use store::{Op, Store};
@@ -64,6 +66,10 @@ pub struct View {
     looked: HashMap<String, Instant>,
     /// Since when a LocalVolume that was there has been missing.
     absent: HashMap<String, Instant>,
+    /// Nodes whose record names a claim, by the claim's uid.
+    recorded: HashMap<String, BTreeSet<String>>,
+    /// When the server was last seen to have gone back in time.
+    rewound: Option<Instant>,
     /// Room, by what nodes and LocalVolumes say and by orders under way.
     ledger: Ledger,
     /// Orders under way, by job: their bytes count before anybody has answered.
@@ -127,8 +133,9 @@ impl View {
                     self.ledger.apply_node(*facts);
                 }
                 let news = self.storages.apply(op, now);
-                for (old, _) in news.iter().filter(|(_, new)| new.is_none()) {
-                    if let Some(old) = old {
+                for (old, new) in &news {
+                    self.records_changed(old.as_ref(), new.as_ref());
+                    if let (Some(old), None) = (old, new) {
                         self.ledger.remove_node(&old.meta.name);
                     }
                 }
@@ -142,7 +149,8 @@ impl View {
     }
 
     /// The server went back in time: what was written since then is as if it had never been.
-    pub fn distrust(&mut self) {
+    pub fn distrust(&mut self, now: Instant) {
+        self.rewound = Some(now);
         self.claims.distrust();
         self.volumes.distrust();
         self.locals.distrust();
@@ -285,6 +293,21 @@ impl View {
     #[must_use]
     pub fn storage(&self, node: &str) -> Option<&Storage> {
         self.storages.get(node).filter(|storage| !storage.ledger.is_empty())
+    }
+
+    /// What nodes have on record for a claim: node and record.
+    pub fn records_of(&self, claim_uid: &str) -> impl Iterator<Item = (&str, &Record)> {
+        let nodes = self.recorded.get(claim_uid).into_iter().flatten();
+        nodes.filter_map(|node| self.storages.get(node)).flat_map(move |storage| {
+            let its = storage.records.iter().filter(move |record| record.claim_uid == claim_uid);
+            its.map(|record| (storage.meta.name.as_str(), record))
+        })
+    }
+
+    /// When the server went back in time, if it ever did: nodes' records may be as old until their agents have spoken.
+    #[must_use]
+    pub const fn rewound_at(&self) -> Option<Instant> {
+        self.rewound
     }
 
     /// The capacities of a node that are ours.

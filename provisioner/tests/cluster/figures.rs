@@ -24,7 +24,10 @@ async fn each_node_and_class_has_a_capacity_that_changes_with_room_and_goes_with
             Some((one.capacity?.0, one.maximum_volume_size?.0))
         }
     };
-    let bytes = |mib: u64| Some(((mib << 20).to_string(), (mib << 20).to_string()));
+    let bytes = |mib: u64| {
+        let size = if mib == 0 { "0".to_owned() } else { format!("{mib}Mi") };
+        Some((size.clone(), size))
+    };
     until("the flash class has all", || async { figure("ssd").await == bytes(100) }).await;
     until("the platter class has none", || async { figure("disks").await == bytes(0) }).await;
     assert_eq!(world.capacities().await.len(), 2, "a class that cannot be met has no figure");

@@ -42,7 +42,7 @@ async fn a_claim_is_bound_to_a_volume_as_the_contract_says() {
     assert_eq!(spec["mountOptions"], json!(["noatime"]));
     assert_eq!(spec["persistentVolumeReclaimPolicy"], "Retain");
     assert_eq!(spec["volumeMode"], "Filesystem");
-    assert_eq!(spec["capacity"]["storage"], (10_u64 << 20).to_string());
+    assert_eq!(spec["capacity"]["storage"], "10Mi");
     assert_eq!(spec["csi"]["driver"], names::DRIVER);
     assert_eq!(spec["csi"]["volumeHandle"], handle(&local));
     assert_eq!(spec["csi"]["fsType"], "ext4");

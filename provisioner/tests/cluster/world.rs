@@ -66,6 +66,7 @@ pub fn config(identity: &str) -> Config {
             node: second / 2,
             answer: second,
             record: second / 2,
+            rewound: Duration::from_millis(500),
             capacity: second / 20,
         },
         ..Config::new(SYSTEM.to_owned(), identity.to_owned())

@@ -295,6 +295,18 @@ impl Site {
         Ok(all)
     }
 
+    /// Waits until so many of them do, no more and no fewer.
+    pub async fn living_are(&self, count: usize) -> Result<()> {
+        let what = format!("{count} volumes of the story living");
+        until::<LocalVolume, _>(self.all(), Config::default(), &what, SOON, |there| {
+            let lives = |local: &&LocalVolume| {
+                local.spec.claim.namespace == self.namespace && !local.phase().is_some_and(Phase::is_over)
+            };
+            (there.values().filter(lives).count() == count).then_some(())
+        })
+        .await
+    }
+
     /// Prints what Bedplate's objects and the story's own are like now.
     pub(super) async fn show_objects(&self) -> Result<()> {
         let list = ListParams::default();

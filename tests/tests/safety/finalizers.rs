@@ -99,3 +99,25 @@ async fn torn_out_wiping(site: &mut Site) -> Result<()> {
     ensure!(site.receipts_in_log(&volume)? == usize::from(site.is_embedded()), "offered without a receipt: {room:?}");
     site.disk_lacks(&volume.node, &[1]).await
 }
+
+#[test]
+fn a_receipt_lets_a_volume_go_whose_record_was_torn_out_under_the_wipe() {
+    story("record_torn_out_under_a_wipe", &Shape::nodes(1).disk(256), record_torn_out);
+}
+
+async fn record_torn_out(site: &mut Site) -> Result<()> {
+    let tenant = Tenant::of(site, "tenant", 1, 96).await?;
+    let volume = tenant.volume.clone();
+    site.delete_pod("tenant").await?;
+    site.own::<PersistentVolumeClaim>().delete("tenant", &DeleteParams::default()).await?;
+    until_one::<LocalVolume, _>(site.all(), &volume.local, "on its way", SOON, |local| {
+        local.is_none_or(|local| local.phase().is_some_and(|phase| phase > Phase::Lost)).then_some(())
+    })
+    .await?;
+    // The PersistentVolume stays: it waits for a record that will not come again.
+    let _ = site.all::<LocalVolume>().delete(&volume.local, &DeleteParams::default()).await;
+    site.strip::<LocalVolume>(site.all(), &volume.local).await?;
+    until_gone::<PersistentVolume>(site.all(), &volume.volume).await?;
+    ensure!(site.receipts(&volume.claim_uid).await? == 1, "let go without one receipt");
+    site.disk_lacks(&volume.node, &[1]).await
+}

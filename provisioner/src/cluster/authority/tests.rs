@@ -62,6 +62,33 @@ fn retain_needs_a_deleted_volume_and_lets_it_go_without_a_wipe() {
 }
 
 #[test]
+fn a_receipt_of_exactly_this_volume_stands_for_a_local_volume_that_was_torn_out() {
+    let receipt = |volume: &str, local: &str, claim: &str, node: &str| {
+        let receipt = serde_json::json!({
+            "number": 1, "ledgerID": "l1", "node": node, "volume": volume, "localVolume": local, "claimUID": claim,
+            "claim": {"namespace": "ns", "name": "c"}, "pool": "fast", "identity": "weak", "bytes": 1, "ranges": 1,
+            "method": "direct-writes", "passes": 1, "level": "clear", "started": "2026-01-01T00:00:00Z",
+            "ended": "2026-01-01T00:00:01Z", "agent": "0", "previous": "", "hash": "",
+            "verification": {"kind": "full", "bytes": 1, "boundPPM": 0, "boundPpm": 0, "seed": ""},
+        });
+        serde_json::from_value::<WipeReceiptSpec>(receipt).unwrap()
+    };
+    let own = receipt("handle-c-0", "pvc-c-0", "c", "n1");
+    assert_eq!(drop_volume_by(Some(&own), &released()), Ok(()));
+    assert!(drop_volume_by(None, &released()).is_err());
+    for other in [
+        receipt("handle-c-1", "pvc-c-0", "c", "n1"),
+        receipt("handle-c-0", "pvc-c-1", "c", "n1"),
+        receipt("handle-c-0", "pvc-c-0", "d", "n1"),
+        receipt("handle-c-0", "pvc-c-0", "c", "n2"),
+    ] {
+        assert!(drop_volume_by(Some(&other), &released()).is_err(), "{other:?}");
+    }
+    let stranger = Volume { ours: false, ..released() };
+    assert!(drop_volume_by(Some(&own), &stranger).is_err());
+}
+
+#[test]
 fn an_attempt_of_a_living_claim_stays_until_the_claim_remembers_it() {
     let over = local("c", 0, Some(Phase::Refused));
     let claim_at = |attempt| Claim { attempt, ..claim("c", serde_json::json!({})) };

@@ -3,9 +3,11 @@ use proptest::prelude::*;
 use serde_json::json;
 
 use super::*;
+use crate::cluster::objects::{NodeSeen, Storage};
 use crate::cluster::testing::{
     add_claim, add_local, add_pod, add_volume, claim, later, local, patience, pod, view, volume,
 };
+use crate::cluster::view::{Change, Op};
 
 fn kinds(decision: &Decision) -> Vec<&'static str> {
     let kind = |action: &Action| match action {
@@ -83,7 +85,78 @@ fn a_released_volume_is_reclaimed_then_let_go_after_the_wipe_and_its_record_last
 
 #[test]
 fn a_volume_whose_record_is_missing_waits_and_says_so() {
-    assert_eq!(about(&[], &[volume("c", 0, VolumePhase::Released)], &[], later), ["say"]);
+    // And asks for the receipt, without which a live read does not let it go (`authority`).
+    assert_eq!(about(&[], &[volume("c", 0, VolumePhase::Released)], &[], later), ["say", "drop-volume"]);
+}
+
+#[test]
+fn a_claim_ref_that_was_changed_by_hand_is_told_of_and_releases_nothing() {
+    let stranger = |uid: &str| Some(("ns".to_owned(), "other".to_owned(), uid.to_owned()));
+    for claim in [None, stranger("another"), stranger("")] {
+        let changed = [Volume { claim, ..volume("c", 0, VolumePhase::Released) }];
+        assert_eq!(about(&[], &changed, &[bound(Some(Phase::Ready))], later), ["say"]);
+        // A person gave it up on the node.
+        assert_eq!(about(&[], &changed, &[bound(Some(Phase::Freed))], later), ["say", "drop-volume"]);
+    }
+}
+
+#[test]
+fn a_second_volume_of_a_claim_is_told_of_and_kept() {
+    let alive = [claim("c", json!({"spec": {"volumeName": "pvc-c"}}))];
+    let second = Local { node: "n2".to_owned(), mark: Mark::Bound, ..local("c", 1, Some(Phase::Ready)) };
+    let both = [bound(Some(Phase::Ready)), second];
+    assert_eq!(about(&alive, &[volume("c", 0, VolumePhase::Bound)], &both, later), ["say"]);
+}
+
+#[test]
+fn an_attempt_that_its_node_never_made_and_nobody_wants_goes() {
+    let lost = Local { release: Some(ReleaseKind::NeverBound), ..local("c", 0, Some(Phase::Lost)) };
+    assert_eq!(about(&[], &[], std::slice::from_ref(&lost), later), ["drop-local"]);
+    let marked = Local { mark: Mark::Bound, ..lost };
+    assert_eq!(about(&[], &[], &[marked], later), [""; 0], "a PersistentVolume may have been");
+}
+
+#[test]
+fn a_claim_with_a_volume_on_any_node_gets_no_second_one() {
+    let instant = Instant::now();
+    let mut view = view(instant);
+    let mut elsewhere = crate::cluster::testing::storage(100);
+    elsewhere.meta = crate::cluster::testing::meta("n2");
+    let record = |phase| crate::cluster::objects::Record {
+        name: "pvc-c-4".to_owned(),
+        claim_uid: "c".to_owned(),
+        attempt: 4,
+        phase,
+    };
+    let told = |view: &mut View, phase| {
+        let storage = Storage { records: vec![record(phase)], ..elsewhere.clone() };
+        view.apply(Change::Storage(Op::Applied(storage)), instant);
+    };
+    let n2 = NodeSeen { meta: crate::cluster::testing::meta("n2") };
+    view.apply(Change::Node(Op::Applied(n2)), instant);
+    add_claim(&mut view, claim("c", json!({})), instant);
+    told(&mut view, Phase::Ready);
+    let decision = decide(&view, "c", instant, &patience());
+    assert_eq!(
+        (kinds(&decision).len(), decision.again),
+        (0, Some(patience().record)),
+        "its object is made again first"
+    );
+    told(&mut view, Phase::Freed);
+    let decision = decide(&view, "c", instant, &patience());
+    let [Action::Order(order)] = &*decision.actions else { panic!("{decision:?}") };
+    assert_eq!(order.spec.attempt, 5, "no number twice, wherever it was used");
+}
+
+#[test]
+fn after_the_server_went_back_in_time_the_nodes_speak_before_anything_is_ordered() {
+    let instant = Instant::now();
+    let mut view = view(instant);
+    add_claim(&mut view, claim("c", json!({})), instant);
+    view.distrust(instant);
+    let decision = decide(&view, "c", instant, &patience());
+    assert_eq!((kinds(&decision).len(), decision.again), (0, Some(patience().rewound)));
+    assert_eq!(kinds(&decide(&view, "c", later(instant), &patience())), ["order"]);
 }
 
 #[test]
@@ -264,7 +337,7 @@ proptest! {
                 Action::DropVolume { .. } => {
                     prop_assert!(!here, "a living claim's volume is let go");
                 }
-                Action::DropLocal { local, .. } => prop_assert!(known(local).is_over()),
+                Action::DropLocal { local, .. } => prop_assert!(known(local).may_go()),
                 Action::Order(order) => {
                     prop_assert!(here && there.is_none());
                     prop_assert!(view.locals_of("c").iter().filter(|l| alive(l)).count() == 0, "two attempts alive");

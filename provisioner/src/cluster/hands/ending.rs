@@ -53,8 +53,11 @@ impl Hands {
         if live.uid().as_deref() != Some(&volume.uid) {
             return Err(Trouble::Changed { what });
         }
-        let record = self.live_local(local, outcome).await?.map(Local::from);
-        authority::drop_volume(&Volume::from(live.clone()), record.as_ref())?;
+        let seen = Volume::from(live.clone());
+        match self.live_local(local, outcome).await?.map(Local::from) {
+            Some(record) => authority::drop_volume(&seen, Some(&record))?,
+            None => authority::drop_volume_by(self.live_receipt(&seen).await?.as_ref(), &seen)?,
+        }
         let mut live = live;
         if live.metadata.deletion_timestamp.is_none() {
             self.delete(what, &self.volumes(), volume).await?;

@@ -3,8 +3,12 @@
 use std::collections::{BTreeSet, HashMap};
 use std::time::Instant;
 
+use super::store::MEMORY;
 use super::{Key, View};
-use crate::cluster::objects::{Capacity, Claim, Kept, Local, PodSeen, Volume, path};
+use crate::cluster::objects::{Capacity, Claim, Kept, Local, PodSeen, Storage, Volume, path};
+
+/// LocalVolumes remembered as missing before the oldest are forgotten.
+const MANY: usize = 1_024;
 
 impl View {
     pub(super) fn claim_changed(&mut self, old: Option<&Claim>, new: Option<Claim>, now: Instant) -> Vec<Key> {
@@ -32,6 +36,9 @@ impl View {
     pub(super) fn local_changed(&mut self, old: Option<&Local>, new: Option<&Local>, now: Instant) -> Vec<Key> {
         if let Some(old) = old {
             forget(&mut self.of_claim, &old.claim_uid, &old.meta.name);
+            if self.absent.len() >= MANY {
+                self.absent.retain(|_, at| now.saturating_duration_since(*at) < MEMORY);
+            }
             self.absent.insert(old.meta.name.clone(), now);
             if new.is_none() {
                 self.ledger.remove_volume(&old.meta.name);
@@ -44,6 +51,21 @@ impl View {
         }
         let Some(either) = new.or(old) else { return Vec::new() };
         vec![Key::Case(either.claim_uid.clone()), Key::Node(either.node.clone())]
+    }
+
+    pub(super) fn records_changed(&mut self, old: Option<&Storage>, new: Option<&Storage>) {
+        for (storage, here) in [(old, false), (new, true)] {
+            for (storage, record) in
+                storage.iter().flat_map(|storage| storage.records.iter().map(move |r| (storage, r)))
+            {
+                if here {
+                    let nodes = self.recorded.entry(record.claim_uid.clone()).or_default();
+                    nodes.insert(storage.meta.name.clone());
+                } else {
+                    forget(&mut self.recorded, &record.claim_uid, &storage.meta.name);
+                }
+            }
+        }
     }
 
     pub(super) fn pod_changed(&mut self, old: Option<&PodSeen>, new: Option<&PodSeen>) -> Vec<Key> {
