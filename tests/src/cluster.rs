@@ -36,8 +36,10 @@ pub const KUBECONFIG: &str = "BEDPLATE_E2E_KUBECONFIG";
 /// What a story needs.
 #[derive(Clone, Debug)]
 pub struct Shape {
-    /// Nodes with an agent.
+    /// Nodes with an agent, on the embedded ground.
     pub nodes: usize,
+    /// Nodes that a real cluster must have.
+    pub at_least: usize,
     /// MiB of each node's disk, on the embedded ground.
     pub disk: u64,
     /// Provisioners, one of which leads.
@@ -47,9 +49,15 @@ pub struct Shape {
 }
 
 impl Shape {
-    /// So many nodes and one provisioner, on any ground.
+    /// So many nodes and one provisioner; on a real cluster, one node will do.
     pub const fn nodes(nodes: usize) -> Self {
-        Self { nodes, disk: 192, provisioners: 1, embedded_only: None }
+        Self { nodes, at_least: 1, disk: 192, provisioners: 1, embedded_only: None }
+    }
+
+    /// A real cluster must have as many nodes, too.
+    #[must_use]
+    pub const fn apart(self) -> Self {
+        Self { at_least: self.nodes, ..self }
     }
 
     /// With disks of so many MiB.
@@ -108,7 +116,10 @@ pub fn story(name: &str, shape: &Shape, play: impl AsyncFnOnce(&mut Site) -> Res
     let Ok(runtime) = built else { panic!("no threads for {name}") };
     let outcome = runtime.block_on(async {
         let mut site = match real {
-            Some(path) => Site::real(path.as_ref(), name, shape).await?,
+            Some(path) => match Site::real(path.as_ref(), name, shape).await? {
+                Some(site) => site,
+                None => return Ok(()),
+            },
             None => Site::embedded(shape).await?,
         };
         let played = AssertUnwindSafe(play(&mut site)).catch_unwind().await;
@@ -146,8 +157,12 @@ impl Site {
         Ok(site)
     }
 
-    async fn real(kubeconfig: &std::path::Path, name: &str, shape: &Shape) -> Result<Self> {
-        let real = Real::reach(kubeconfig, shape).await?;
+    async fn real(kubeconfig: &std::path::Path, name: &str, shape: &Shape) -> Result<Option<Self>> {
+        let real = Real::reach(kubeconfig).await?;
+        if real.nodes.len() < shape.at_least {
+            skip(name, &format!("needs {} nodes with a pool, the cluster has {}", shape.at_least, real.nodes.len()));
+            return Ok(None);
+        }
         let own = format!("{:.8}", uuid::Uuid::new_v4().simple());
         let short: String = name.chars().map(|c| if c == '_' { '-' } else { c }).take(40).collect();
         let variable = |name: &str, default: &str| std::env::var(name).unwrap_or_else(|_| default.to_owned());
@@ -160,7 +175,7 @@ impl Site {
             ground: Ground::Real(real),
         };
         site.make_namespace().await?;
-        Ok(site)
+        Ok(Some(site))
     }
 
     /// Objects of a kind in the story's namespace.

@@ -556,3 +556,35 @@ async fn two_agents_on_one_host_keep_to_their_own_node() {
     assert_eq!(told.volumes.len(), 1);
     rig.cluster.storage_node(NODE, "its volume", |node| node.volumes.len() == 1).await.unwrap();
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn two_agents_under_one_node_name_say_so_and_fall_silent_while_volumes_serve() {
+    if !need_root("two_agents_under_one_node_name_say_so_and_fall_silent_while_volumes_serve") {
+        return;
+    }
+    let rig = Rig::new().await;
+    let (_, handle) = rig.ready(UID, 32).await;
+    // Another state folder, and so another ledger, under the same name.
+    let machine = Machine::new(&rig.cluster, NODE).unwrap();
+    let _rival = machine.agent().unwrap();
+    eventually("the event", async || {
+        let events = Api::<Event>::all(rig.cluster.client.clone()).list(&ListParams::default()).await?.items;
+        let found = events.iter().find(|event| event.reason.as_deref() == Some("RivalAgent"));
+        Ok(found.and_then(|event| event.note.clone()).ok_or_else(|| format!("{} events", events.len())))
+    })
+    .await
+    .unwrap();
+    // Whatever the other one says of it, its own agent serves it.
+    let staging = rig.staging();
+    rig.kubelet().stage(&handle, &staging).await.unwrap();
+    rig.kubelet().unstage(&handle, &staging).await.unwrap();
+    // One of them spoke last; from then on nobody writes.
+    eventually("silence", async || {
+        let before = rig.cluster.server.revision();
+        quiet().await;
+        let after = rig.cluster.server.revision();
+        Ok(if before == after { Ok(()) } else { Err(format!("{} writes", after - before)) })
+    })
+    .await
+    .unwrap();
+}

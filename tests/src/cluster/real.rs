@@ -16,7 +16,6 @@ use kube::runtime::watcher::Config;
 use kube::{Api, Client, ResourceExt};
 use serde_json::json;
 
-use super::Shape;
 use super::install::NAMESPACE;
 use super::wait::{SOON, until, until_gone, until_one};
 
@@ -35,18 +34,18 @@ pub struct Real {
 
 impl Real {
     /// Reaches it, and makes sure that it is fit.
-    pub async fn reach(kubeconfig: &Path, shape: &Shape) -> Result<Self> {
+    pub async fn reach(kubeconfig: &Path) -> Result<Self> {
         let file = Kubeconfig::read_from(kubeconfig).with_context(|| kubeconfig.display().to_string())?;
         let config = kube::Config::from_custom_kubeconfig(file, &KubeConfigOptions::default()).await?;
         let client = Client::try_from(config)?;
         let api: Api<StorageNode> = Api::all(client.clone());
-        let nodes = until(api, Config::default(), "enough nodes with a pool", SOON, |there| {
+        let nodes = until(api, Config::default(), "a node with a pool", SOON, |there| {
             let serves = |node: &&StorageNode| {
                 let pools = node.status.iter().flat_map(|status| &status.pools);
                 pools.into_iter().any(|pool| pool.absent.is_none() && pool.largest_volume > 0)
             };
             let nodes: Vec<String> = there.values().filter(serves).map(ResourceExt::name_any).collect();
-            (nodes.len() >= shape.nodes).then_some(nodes)
+            (!nodes.is_empty()).then_some(nodes)
         });
         Ok(Self { nodes: nodes.await?, client })
     }

@@ -42,7 +42,7 @@ async fn unschedulable(site: &Site, pod: &str) -> Result<String> {
 
 #[test]
 fn a_claim_that_was_sent_to_a_full_node_is_sent_back_and_placed_elsewhere() {
-    story("a_misfit_is_placed_elsewhere", &Shape::nodes(2), sent_back);
+    story("a_misfit_is_placed_elsewhere", &Shape::nodes(2).apart(), sent_back);
 }
 
 /// A scheduler that knows no better (an extender that is away, a capacity of a moment ago) sends a claim where it does not

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use anyhow::{Result, ensure};
+use anyhow::{Context, Result, ensure};
 use bedplate_tests::cluster::objects::Work;
 use bedplate_tests::cluster::wait::{LONG, until};
 use bedplate_tests::cluster::{Shape, Site, story};
@@ -87,7 +87,7 @@ async fn extender_down(site: &mut Site) -> Result<()> {
     site.pod(&Work { name: "with-a-claim", claims: vec![("data", 1)], ..Work::default() }).await?;
     site.settled("with-a-claim", "data", 1).await?;
     // Two claims that fit one by one but not together: the scheduler cannot know, admission does.
-    let node = site.nodes()[1].clone();
+    let node = site.nodes().pop().context("no node")?;
     let most = u64::try_from(site.room(&node).await?.largest_volume)? >> 20;
     let each = most * 2 / 3;
     site.claim("one", each).await?;
