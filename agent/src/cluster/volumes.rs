@@ -58,6 +58,8 @@ struct Volumes {
     tracked: BTreeMap<String, Tracked>,
     beside: JoinSet<Done>,
     slots: Arc<Semaphore>,
+    /// Whether something was heard in a silence and not looked at.
+    missed: bool,
 }
 
 /// Run for ever.
@@ -75,6 +77,7 @@ pub async fn run(context: Arc<Context>) -> std::convert::Infallible {
         tracked: BTreeMap::new(),
         beside: JoinSet::new(),
         slots: Arc::new(Semaphore::new(AT_ONCE)),
+        missed: false,
     };
     loop {
         let retry = this.next_retry();
@@ -219,8 +222,10 @@ impl Volumes {
     /// Look at one object, or at all, and do what is to be done.
     fn look(&mut self, only: Option<&str>) {
         if self.silent_until().is_some() {
+            self.missed = true;
             return;
         }
+        let only = if std::mem::take(&mut self.missed) { None } else { only };
         let portrait = self.context.engine.portrait();
         let living: BTreeMap<&str, &Outline> = portrait.volumes.iter().map(|v| (v.name.as_str(), v)).collect();
         let names: Vec<String> = match only {

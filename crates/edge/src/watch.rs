@@ -16,14 +16,18 @@ use kube::api::{Api, ListParams, WatchEvent, WatchParams};
 use kube::runtime::watcher::Event;
 use kube::{Resource, ResourceExt};
 use serde::de::DeserializeOwned;
-use tokio::time::{Instant, sleep};
+use tokio::time::{Instant, sleep, timeout, timeout_at};
 
 /// The shortest pause after a failure.
 const SHORTEST: Duration = Duration::from_millis(100);
 /// The longest: an API server that is back is noticed within it.
 const LONGEST: Duration = Duration::from_secs(5);
-/// How long the API server is asked to keep a stream, in seconds; below kube's own limit of 295 for a silent connection.
+/// How long the API server is asked to keep a stream, in seconds.
 const SECONDS: u32 = 280;
+/// How much longer a stream may last: a connection whose other end is gone without a word says nothing for ever.
+const LATE: Duration = Duration::from_secs(15);
+/// How long a page of a list, or the beginning of a stream, may take.
+const ANSWER: Duration = Duration::from_mins(1);
 
 /// Which objects, and how many at once.
 #[derive(Clone, Debug, Default)]
@@ -83,6 +87,8 @@ enum Interrupted {
     Told(String),
     #[error("the stream ended before its time")]
     Early,
+    #[error("the API server does not answer")]
+    Silent,
 }
 
 /// Follow the objects of a kind for ever.
@@ -147,11 +153,15 @@ where
                         ..WatchParams::default().timeout(SECONDS)
                     };
                     *began = Instant::now();
-                    let stream = self.api.watch(&params, version).await.map_err(Interrupted::Client)?;
+                    let stream = timeout(ANSWER, self.api.watch(&params, version)).await;
+                    let stream = stream.map_err(|_| Interrupted::Silent)?.map_err(Interrupted::Client)?;
                     *events = Some(stream.boxed());
                 }
                 let heard = match events {
-                    Some(stream) => stream.next().await,
+                    Some(stream) => {
+                        let end = *began + Duration::from_secs(SECONDS.into()) + LATE;
+                        timeout_at(end, stream.next()).await.map_err(|_| Interrupted::Silent)?
+                    }
                     None => None,
                 };
                 let Some(heard) = heard else {
@@ -159,6 +169,8 @@ where
                         return Err(Interrupted::Early);
                     }
                     *events = None;
+                    self.said.clear();
+                    self.pause = SHORTEST;
                     return Ok(());
                 };
                 let event = match heard.map_err(Interrupted::Client)? {
@@ -193,7 +205,8 @@ where
             continue_token: token.clone(),
             ..ListParams::default()
         };
-        let page = self.api.list(&params).await.map_err(Interrupted::Client)?;
+        let page = timeout(ANSWER, self.api.list(&params)).await;
+        let page = page.map_err(|_| Interrupted::Silent)?.map_err(Interrupted::Client)?;
         if token.is_none() {
             self.ready.push_back(Event::Init);
         }

@@ -102,8 +102,9 @@ fn with_volume(volume: &Volume, claim: Option<&Claim>, locals: &[&Local], decisi
             volume.meta.name, local.claim.namespace, local.claim.name, local.claim_uid, volume.handle, local.node
         );
         decision.say(Notice::on(Kind::Volume, &volume.meta, names::REASON_CLAIM_REF, message));
-        // What a person released on the node is gone whoever it belonged to.
-        if matches!(local.phase, Some(Phase::Freed | Phase::Discarded)) {
+        // What a person released on the node is gone whoever it belonged to, and what was retained is in its keeping.
+        let kept = local.release == Some(ReleaseKind::Retained) && volume.policy == Policy::Retain && volume.deleting;
+        if kept || matches!(local.phase, Some(Phase::Freed | Phase::Discarded)) {
             decision.act(drop);
         }
         return;

@@ -101,6 +101,14 @@ fn a_claim_ref_that_was_changed_by_hand_is_told_of_and_releases_nothing() {
 }
 
 #[test]
+fn what_was_retained_goes_though_its_claim_ref_was_cleared() {
+    let cleared =
+        Volume { policy: Policy::Retain, deleting: true, claim: None, ..volume("c", 0, VolumePhase::Released) };
+    let kept = Local { release: Some(ReleaseKind::Retained), ..bound(Some(Phase::Retained)) };
+    assert_eq!(about(&[], &[cleared], &[kept], now), ["say", "drop-volume"]);
+}
+
+#[test]
 fn a_second_volume_of_a_claim_is_told_of_and_kept() {
     let alive = [claim("c", json!({"spec": {"volumeName": "pvc-c"}}))];
     let second = Local { node: "n2".to_owned(), mark: Mark::Bound, ..local("c", 1, Some(Phase::Ready)) };
