@@ -18,6 +18,8 @@ mod receipts;
 mod registration;
 mod rival;
 mod status;
+#[cfg(test)]
+mod testing;
 mod volumes;
 mod watch;
 

@@ -28,6 +28,8 @@ pub enum ReceiptsError {
     TooLong { line: usize },
     #[error("{RECEIPTS} became shorter while it was copied; nobody but the agent may write it")]
     Shrunk,
+    #[error("no line of {RECEIPTS} ends at byte {place}, where one did: it is another log by now, or a part of it")]
+    Another { place: u64 },
     #[error("receipt {number} cannot be encoded")]
     Encode {
         number: u64,
@@ -66,8 +68,11 @@ pub fn read(host: &dyn Host, dir: &Dir) -> Result<Vec<Receipt>, ReceiptsError> {
 /// place where there are no more. Places last as long as the log.
 ///
 /// # Errors
-/// Where it cannot be read.
+/// Where it cannot be read; [`ReceiptsError::Another`] where the place means nothing in it.
 pub fn read_from(host: &dyn Host, dir: &Dir, place: u64) -> Result<(Vec<Receipt>, u64), ReceiptsError> {
+    if !begins_a_line(host, dir, place)? {
+        return Err(ReceiptsError::Another { place });
+    }
     let (mut some, mut bytes) = (Vec::new(), 0);
     let end = walk(host, dir, place, |number, line| {
         some.push(receipt(number, line)?);
@@ -105,7 +110,7 @@ fn walk(
     let (mut whole, mut number, mut piece) = (from, 0, PIECE);
     loop {
         let bytes = host.read_from(dir, RECEIPTS, whole, piece).map_err(ReceiptsError::Host)?.unwrap_or_default();
-        let lines = bytes.iter().rposition(|b| *b == b'\n').map_or(0, |end| end + 1);
+        let lines = memchr::memrchr(b'\n', &bytes).map_or(0, |end| end + 1);
         for line in bytes[..lines].split_inclusive(|b| *b == b'\n') {
             number += 1;
             whole += line.len() as u64;
@@ -122,6 +127,14 @@ fn walk(
             return Err(ReceiptsError::TooLong { line: number + 1 });
         }
     }
+}
+
+/// Whether a line begins there, as in the log that the place is from. One restored from a copy may end long before: it
+/// would seem to hold nothing new until it has grown as long.
+fn begins_a_line(host: &dyn Host, dir: &Dir, place: u64) -> Result<bool, ReceiptsError> {
+    let Some(before) = place.checked_sub(1) else { return Ok(true) };
+    let last = host.read_from(dir, RECEIPTS, before, 1).map_err(ReceiptsError::Host)?;
+    Ok(last.as_deref() == Some(b"\n"))
 }
 
 fn receipt(line: usize, bytes: &[u8]) -> Result<Receipt, ReceiptsError> {
@@ -146,6 +159,9 @@ impl Log {
         let mut line =
             serde_json::to_vec(receipt).map_err(|source| ReceiptsError::Encode { number: receipt.number, source })?;
         line.push(b'\n');
+        if !begins_a_line(host, dir, *judged)? {
+            *judged = 0;
+        }
         let own = format!("\"hash\":\"{}\"", receipt.hash);
         let (mut there, mut place) = (false, 0);
         let end = walk(host, dir, 0, |number, known| {
@@ -193,3 +209,6 @@ fn copy(host: &dyn Host, dir: &Dir, whole: u64) -> Result<(), ReceiptsError> {
     host.rename(dir, NEXT, RECEIPTS).map_err(ReceiptsError::Host)?;
     host.sync_dir(dir).map_err(ReceiptsError::Host)
 }
+
+#[cfg(test)]
+mod tests;

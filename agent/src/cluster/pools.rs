@@ -234,12 +234,11 @@ fn open(context: &Context, config: PoolConfig, before: &[PoolConfig]) -> (PoolSt
     if !before.iter().any(|known| known.name == name) {
         tidy(&config);
     }
-    let (capacity, reserve) = (config.capacity, config.reserve);
-    match context.engine.put_pool(config) {
+    match context.engine.put_pool(config.clone()) {
         Ok(()) => {
             let view = context.engine.pools().into_iter().find(|pool| pool.name == name);
             let (used, free) = view.map_or((0, 0), |pool| (pool.allocated.saturating_add(pool.withheld), pool.free));
-            (PoolState::Ready, roomless(capacity, reserve, used, free))
+            (PoolState::Ready, roomless(&config, used, free))
         }
         Err(error) => {
             let why = chain(&error);
@@ -254,15 +253,17 @@ fn open(context: &Context, config: PoolConfig, before: &[PoolConfig]) -> (PoolSt
 }
 
 /// Why a pool that is ready can take no volume, where that is the wish's own doing.
-fn roomless(capacity: Option<Bytes>, reserve: Bytes, used: u64, free: u64) -> String {
-    match capacity {
+fn roomless(config: &PoolConfig, used: u64, free: u64) -> String {
+    let (directory, reserve) = (config.directory.display(), config.reserve);
+    match config.capacity {
         Some(capacity) if capacity.get() < used => format!(
-            "spec.capacity {capacity} is below the {} in use: no volume is made until that is less",
+            "spec.capacity {capacity} is below the {} in use in {directory}: no volume is made until less is in use; set \
+             spec.capacity to more, or release volumes there",
             Bytes(used)
         ),
         _ if free == 0 && used == 0 => format!(
-            "no room for any volume: spec.reserve keeps {reserve} of this filesystem for the host, which is all that is \
-             available; set spec.reserve to less, or use a larger filesystem"
+            "no room for any volume in {directory}: spec.reserve keeps {reserve} of its filesystem for the host, which is \
+             all that is available; set spec.reserve to less, or use a larger filesystem"
         ),
         _ => String::new(),
     }
@@ -316,3 +317,6 @@ async fn answer_if_new(
     };
     Ok(())
 }
+
+#[cfg(test)]
+mod tests;

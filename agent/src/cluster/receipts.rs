@@ -213,3 +213,6 @@ fn spec(receipt: &Receipt) -> WipeReceiptSpec {
         hash: receipt.hash.clone(),
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -10,7 +10,16 @@ use super::*;
 
 /// An engine on a machine in memory.
 pub(crate) fn engine() -> Engine {
-    let host = Arc::new(FakeHost::new(Machine { blocks: 2048, ..Machine::default() }));
+    engine_on(&machine())
+}
+
+/// A machine in memory with room for a few volumes.
+pub(crate) fn machine() -> FakeHost {
+    FakeHost::new(Machine { blocks: 2048, ..Machine::default() })
+}
+
+/// An engine on that machine.
+pub(crate) fn engine_on(host: &FakeHost) -> Engine {
     let config = EngineConfig {
         node: "n1".parse().unwrap(),
         state_dir: PathBuf::from("/state"),
@@ -21,7 +30,7 @@ pub(crate) fn engine() -> Engine {
         geometry: bedplate_core::wipe::Geometry { chunk: 1 << 20, block: 4096, canaries: 1 },
         agent_version: "test".to_owned(),
     };
-    Engine::open(host, Arc::new(RealSurroundings::new().unwrap()), config).unwrap()
+    Engine::open(Arc::new(host.clone()), Arc::new(RealSurroundings::new().unwrap()), config).unwrap()
 }
 
 #[test]

@@ -2,8 +2,9 @@
 //!
 //! A version that is too old (410), an API server that went away, a kind that is not there: all end in a new list. So
 //! does a stream that ends before its time, because an API server that comes back from a backup has nothing to say to a
-//! watch of a later version. Only a stream that lived its whole time is gone on with. Failures are waited out and logged
-//! once each. An empty list is passed on as it is, and judged by whoever asked.
+//! watch of a later version. Only a stream that lived its whole time is gone on with, and was seen to end then: whoever is
+//! held up longer cannot tell. Failures are waited out and logged once each. An empty list is passed on as it is, and
+//! judged by whoever asked.
 
 use std::collections::VecDeque;
 use std::fmt::Debug;
@@ -87,6 +88,8 @@ enum Interrupted {
     Told(String),
     #[error("the stream ended before its time")]
     Early,
+    #[error("the stream's end was seen too late to tell when it was")]
+    Late,
     #[error("the API server does not answer")]
     Silent,
 }
@@ -96,16 +99,7 @@ pub fn follow<K>(api: Api<K>, selection: Selection) -> BoxStream<'static, Event<
 where
     K: Resource<DynamicType = ()> + Clone + DeserializeOwned + Debug + Send + 'static,
 {
-    let following = Following {
-        kind: K::kind(&()).into_owned(),
-        api,
-        selection,
-        place: Place::Nowhere,
-        ready: VecDeque::new(),
-        pause: SHORTEST,
-        said: String::new(),
-    };
-    futures::stream::unfold(following, |mut following| async move {
+    futures::stream::unfold(Following::new(api, selection), |mut following| async move {
         let event = following.next().await;
         Some((event, following))
     })
@@ -116,6 +110,18 @@ impl<K> Following<K>
 where
     K: Resource<DynamicType = ()> + Clone + DeserializeOwned + Debug + Send + 'static,
 {
+    fn new(api: Api<K>, selection: Selection) -> Self {
+        Self {
+            kind: K::kind(&()).into_owned(),
+            api,
+            selection,
+            place: Place::Nowhere,
+            ready: VecDeque::new(),
+            pause: SHORTEST,
+            said: String::new(),
+        }
+    }
+
     async fn next(&mut self) -> Event<K> {
         loop {
             if let Some(event) = self.ready.pop_front() {
@@ -157,16 +163,20 @@ where
                     let stream = stream.map_err(|_| Interrupted::Silent)?.map_err(Interrupted::Client)?;
                     *events = Some(stream.boxed());
                 }
+                let asked = Duration::from_secs(SECONDS.into());
                 let heard = match events {
                     Some(stream) => {
-                        let end = *began + Duration::from_secs(SECONDS.into()) + LATE;
+                        let end = *began + asked + LATE;
                         timeout_at(end, stream.next()).await.map_err(|_| Interrupted::Silent)?
                     }
                     None => None,
                 };
                 let Some(heard) = heard else {
-                    if began.elapsed().as_secs() * 10 < u64::from(SECONDS) * 8 {
-                        return Err(Interrupted::Early);
+                    // What is there already is taken also after the time is over: it may have come long before.
+                    match began.elapsed() {
+                        lived if lived < asked * 4 / 5 => return Err(Interrupted::Early),
+                        lived if lived > asked + LATE => return Err(Interrupted::Late),
+                        _ => {}
                     }
                     *events = None;
                     self.said.clear();
@@ -231,3 +241,6 @@ fn remember(version: &mut String, seen: Option<String>) {
         *version = seen;
     }
 }
+
+#[cfg(test)]
+mod tests;

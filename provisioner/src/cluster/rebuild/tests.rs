@@ -1,8 +1,10 @@
 use bedplate_api::local_volume::Phase;
+use serde_json::json;
 
 use super::*;
-use crate::cluster::objects::{CsiSeen, Record};
-use crate::cluster::testing::{add_local, later, local, meta, patience, storage, view};
+use crate::cluster::action::Kind;
+use crate::cluster::objects::{CsiSeen, Local, Record};
+use crate::cluster::testing::{add_claim, add_local, claim, later, local, meta, patience, storage, view};
 use crate::cluster::view::{Change, Op};
 
 fn with_record(now: Instant, phase: Phase) -> View {
@@ -38,6 +40,38 @@ fn what_is_there_or_over_or_was_let_go_here_is_not_rebuilt() {
     let mut finished = with_record(now, Phase::Verified);
     finished.finish("pvc-c-0", now);
     assert_eq!(rebuilds(&finished, later(now)), 0);
+}
+
+#[test]
+fn a_volume_whose_name_another_node_has_by_now_is_told_to_its_claim_and_never_rebuilt() {
+    let now = Instant::now();
+    let said = |view: &View| -> Vec<Notice> {
+        let actions = decide(view, "n1", later(now), &patience()).actions;
+        let notices = actions.into_iter().filter_map(|action| match action {
+            Action::Say(notice) => Some(notice),
+            _ => None,
+        });
+        notices.collect()
+    };
+    let there = |node: &str, phase| {
+        let mut view = with_record(now, phase);
+        add_local(&mut view, Local { node: node.to_owned(), ..local("c", 0, Some(Phase::Ready)) }, now);
+        view
+    };
+    let mut view = there("n2", Phase::Ready);
+    assert_eq!(said(&view), [], "there is nobody to be told");
+    for (node, phase) in [("n1", Phase::Ready), ("n2", Phase::Freed)] {
+        let mut view = there(node, phase);
+        add_claim(&mut view, claim("c", json!({})), now);
+        assert_eq!(said(&view), [], "{node} {phase:?}");
+    }
+    add_claim(&mut view, claim("c", json!({})), now);
+    let [notice] = &said(&view)[..] else { panic!("{:?}", said(&view)) };
+    assert_eq!((notice.kind, notice.name.as_str(), notice.reason), (Kind::Claim, "c", "OtherVolumeKept"));
+    for part in ["node n1", "pvc-c-0", "not wiped", "release it there with `bedplate volumes`"] {
+        assert!(notice.message.contains(part), "{part} is not in: {}", notice.message);
+    }
+    assert_eq!(rebuilds(&view, later(now)), 0);
 }
 
 #[test]
