@@ -4,6 +4,7 @@
 //! only say which node it must be. Room that others hold is an argument. Pure: a node's facts come from its agent's
 //! status, what is promised beyond them from whoever keeps the ledger of volumes.
 
+mod brief;
 mod demand;
 mod explain;
 mod few;
@@ -12,6 +13,7 @@ mod reason;
 mod runs;
 mod snapshot;
 
+pub use brief::Brief;
 pub use demand::{ClaimDemand, PodDemand};
 pub use explain::{ClaimView, Detail, Explanation, PoolView, explain};
 pub use pack::{Evaluator, Fit};

@@ -86,8 +86,7 @@ impl Judge {
 fn evaluate(state: &mut State, wanted: &Wanted, nodes: &Nodes, blame: bool) -> (Vec<u32>, Misfits, Survivors) {
     let n = wanted.pod.claims.len();
     let names = &nodes.names;
-    // All names first: look-ups that do not wait for each other.
-    let slots: Vec<Option<Slot>> = names.iter().map(|name| state.ledger.slot(name)).collect();
+    let slots = state.ledger.slots(names.iter().map(|name| &**name));
     let mut fits = Vec::with_capacity(names.len());
     let mut misfits = Misfits::with_capacity(names.len());
     let mut found = Survivors {

@@ -172,25 +172,23 @@ fn strings(array: &str) -> Result<Vec<Cow<'_, str>>, Malformed> {
 /// An array of strings without escapes, which is what names of nodes are, cut at the quotes. `None` where it is anything
 /// else.
 fn plain(array: &str) -> Option<Vec<Cow<'_, str>>> {
-    let inner = array.trim().strip_prefix('[')?.strip_suffix(']')?.trim();
+    let inner = array.trim_ascii().strip_prefix('[')?.strip_suffix(']')?.trim_ascii();
     // One pass without branches: what is quoted below needs no escapes when it is written again.
     if inner.bytes().fold(0, |found, byte| found | u8::from(byte < b' ') | u8::from(byte == b'\\')) != 0 {
         return None;
     }
     let mut names = Vec::with_capacity(inner.len() / 16);
-    let mut quotes = memchr::memchr_iter(b'"', inner.as_bytes());
-    let mut end = 0;
-    while let Some(open) = quotes.next() {
-        // Nothing before the first, one comma between two.
-        let between = inner.get(end..open)?;
-        if between.trim() != if names.is_empty() { "" } else { "," } {
-            return None;
+    let mut rest = inner;
+    while !rest.is_empty() {
+        let name = rest.strip_prefix('"')?;
+        let close = memchr::memchr(b'"', name.as_bytes())?;
+        names.push(Cow::Borrowed(name.get(..close)?));
+        rest = name.get(close + 1..)?.trim_ascii_start();
+        if !rest.is_empty() {
+            rest = Some(rest.strip_prefix(',')?.trim_ascii_start()).filter(|next| !next.is_empty())?;
         }
-        let close = quotes.next()?;
-        names.push(Cow::Borrowed(inner.get(open + 1..close)?));
-        end = close + 1;
     }
-    (end == inner.len()).then_some(names)
+    Some(names)
 }
 
 /// A pod, as far as placement reads it. Every list may be `null`: Go writes unset ones so.

@@ -28,7 +28,8 @@ pub fn echo(nodes: &Form) -> Vec<u8> {
 #[must_use]
 pub fn filtered(nodes: &Nodes, fits: &[u32], misfits: &Misfits) -> Vec<u8> {
     let length: usize = nodes.names.iter().map(|name| name.len() + 4).sum();
-    let mut out = Vec::with_capacity(256 + length + misfits.len() * 64);
+    let reasons: usize = misfits.iter().map(|(_, reason)| reason.text().len() + 4).sum();
+    let mut out = Vec::with_capacity(256 + length + reasons);
     if let Some(objects) = &nodes.objects {
         out.extend_from_slice(br#"{"Nodes":{"metadata":{},"items":["#);
         let fitting = fits.iter().filter_map(|place| objects.get(*place as usize));

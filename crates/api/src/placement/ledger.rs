@@ -9,7 +9,7 @@ use std::ops::Bound;
 use std::sync::Arc;
 
 use bedplate_core::media::Media;
-use bedplate_core::placement::{Filesystems, NodeView, Pool, Runs};
+use bedplate_core::placement::{Brief, Filesystems, NodeView, Pool, Runs};
 
 use super::names::Names;
 use super::{NodeFacts, VolumeFacts};
@@ -19,11 +19,12 @@ pub type Slot = u32;
 
 /// What every part that places volumes knows of room.
 ///
-/// What each node of each request is judged by (names, heads, pools) lies apart from the rest and close together.
+/// What each node of each request is judged by (names, heads, briefs) lies apart from the rest and close together.
 #[derive(Debug, Default)]
 pub struct Ledger {
     names: Names,
     heads: Vec<Head>,
+    briefs: Runs<Brief>,
     pools: Runs<Pool>,
     entries: Vec<Entry>,
     volumes: BTreeMap<Arc<str>, Volume>,
@@ -76,19 +77,32 @@ impl Ledger {
         self.names.find(name)
     }
 
+    /// The places of nodes that are asked for one after another.
+    #[must_use]
+    pub fn slots<'a>(&mut self, names: impl Iterator<Item = &'a str>) -> Vec<Option<Slot>> {
+        let mut before = Slot::MAX;
+        let mut slot = |name| {
+            let found = self.names.find_after(before, name);
+            before = found.unwrap_or(before);
+            found
+        };
+        names.map(&mut slot).collect()
+    }
+
     /// Whether the node at a place has that name.
     #[must_use]
     #[inline]
     pub fn is_named(&self, slot: Slot, name: &str) -> bool {
-        self.names.at(slot) == name
+        self.names.is_at(slot, name)
     }
 
     /// The node at a place, if it has a StorageNode.
     #[must_use]
     #[inline]
     pub fn at(&self, slot: Slot) -> Option<NodeView<'_>> {
-        let head = self.heads.get(slot as usize).filter(|head| head.known)?;
-        Some(NodeView { ready: head.ready, filesystems: head.filesystems, pools: self.pools.get(slot as usize) })
+        let at = slot as usize;
+        let head = self.heads.get(at).filter(|head| head.known)?;
+        Some(NodeView::new(head.ready, head.filesystems, self.pools.get(at), self.briefs.get(at)))
     }
 
     /// The name of the node at a place.
@@ -251,7 +265,7 @@ impl Ledger {
         place
     }
 
-    /// Sum what is promised on a node beyond what it counts itself.
+    /// Sum what is promised on a node beyond what it counts itself, and note its pools in brief.
     fn count(&mut self, slot: Slot) {
         let Some(entry) = self.entries.get(slot as usize) else { return };
         let pools = self.pools.get_mut(slot as usize);
@@ -266,6 +280,13 @@ impl Ledger {
             {
                 pool.promised = pool.promised.saturating_add(volume.bytes);
             }
+        }
+        let at = slot as usize;
+        if let Some(first) = pools.first() {
+            self.briefs.lengthen(at, pools.len(), Brief::of((0, first)));
+        }
+        for (brief, pool) in self.briefs.get_mut(at).iter_mut().zip(pools.iter().enumerate()) {
+            *brief = Brief::of(pool);
         }
     }
 }

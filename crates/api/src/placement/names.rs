@@ -11,32 +11,56 @@ use super::Slot;
 /// Names, each with its place; none ever goes.
 #[derive(Debug, Default)]
 pub struct Names {
-    text: String,
-    /// Where each name ends.
-    ends: Vec<usize>,
-    table: HashTable<Slot>,
+    text: Vec<u8>,
+    /// Where each name stands in the text.
+    spans: Vec<Span>,
+    /// Spans too, so that a look-up need not go through the slot to find the name.
+    table: HashTable<(Span, Slot)>,
     hasher: RandomState,
+    /// Which name was asked for after each the last time: a scheduler walks its nodes in much the same order again.
+    follows: Vec<Slot>,
+}
+
+#[derive(Clone, Copy, Debug)]
+struct Span {
+    start: u32,
+    length: u32,
 }
 
 impl Names {
     /// How many there are.
     #[must_use]
     pub const fn len(&self) -> usize {
-        self.ends.len()
+        self.spans.len()
     }
 
-    /// The name at a place; empty where there is none.
+    /// Whether the name at a place is this one.
     #[must_use]
     #[inline]
-    pub fn at(&self, slot: Slot) -> &str {
-        name_at(&self.text, &self.ends, slot)
+    pub fn is_at(&self, slot: Slot, name: &str) -> bool {
+        self.spans.get(slot as usize).is_some_and(|span| span.of(&self.text) == name.as_bytes())
     }
 
     /// The place of a name.
     #[must_use]
     #[inline]
     pub fn find(&self, name: &str) -> Option<Slot> {
-        self.table.find(self.hasher.hash_one(name), |slot| self.at(*slot) == name).copied()
+        let name = name.as_bytes();
+        self.table.find(self.hasher.hash_one(name), |(span, _)| span.of(&self.text) == name).map(|(_, slot)| *slot)
+    }
+
+    /// The place of a name that is asked for after another one: where it was the last time, no search is needed.
+    #[inline]
+    pub fn find_after(&mut self, before: Slot, name: &str) -> Option<Slot> {
+        let guess = self.follows.get(before as usize).copied().filter(|slot| self.is_at(*slot, name));
+        if guess.is_some() {
+            return guess;
+        }
+        let found = self.find(name)?;
+        if let Some(follows) = self.follows.get_mut(before as usize) {
+            *follows = found;
+        }
+        Some(found)
     }
 
     /// The place of a name, given to it now where it has none.
@@ -44,24 +68,30 @@ impl Names {
         if let Some(slot) = self.find(name) {
             return slot;
         }
-        let slot = Slot::try_from(self.ends.len()).unwrap_or(Slot::MAX);
-        self.text.push_str(name);
-        self.ends.push(self.text.len());
-        let Self { text, ends, table, hasher } = self;
-        table.insert_unique(hasher.hash_one(name), slot, |slot| hasher.hash_one(name_at(text, ends, *slot)));
+        let slot = Slot::try_from(self.spans.len()).unwrap_or(Slot::MAX);
+        let all = |length: usize| u32::try_from(length).unwrap_or(u32::MAX);
+        let span = Span { start: all(self.text.len()), length: all(name.len()) };
+        self.text.extend_from_slice(name.as_bytes());
+        self.spans.push(span);
+        self.follows.push(slot + 1);
+        let Self { text, spans: _, table, hasher, follows: _ } = self;
+        let hash = |span: Span| hasher.hash_one(span.of(text));
+        table.insert_unique(hash(span), (span, slot), |(span, _)| hash(*span));
         slot
     }
 }
 
-fn name_at<'a>(text: &'a str, ends: &[usize], slot: Slot) -> &'a str {
-    let slot = slot as usize;
-    let start = slot.checked_sub(1).and_then(|before| ends.get(before)).copied().unwrap_or(0);
-    ends.get(slot).and_then(|end| text.get(start..*end)).unwrap_or_default()
+impl Span {
+    #[inline]
+    fn of(self, text: &[u8]) -> &[u8] {
+        let start = self.start as usize;
+        text.get(start..start + self.length as usize).unwrap_or_default()
+    }
 }
 
 #[cfg(test)]
 mod tests {
-    use super::Names;
+    use super::{Names, Slot};
 
     #[test]
     fn every_name_keeps_its_place() {
@@ -72,9 +102,22 @@ mod tests {
             assert_eq!(names.place(name), place);
         }
         for (place, name) in (0..).zip(&all) {
-            assert_eq!((names.find(name), names.place(name), names.at(place)), (Some(place), place, name.as_str()));
+            assert_eq!((names.find(name), names.place(name)), (Some(place), place));
+            assert!(names.is_at(place, name) && !names.is_at(place, "n") && !names.is_at(place + 1, name));
         }
-        assert_eq!((names.find("n"), names.find(""), names.at(1_000)), (None, None, ""));
+        // As they came, backwards, backwards as learnt; with a stranger before each.
+        let forwards: Vec<(Slot, &String)> = (0..).zip(&all).collect();
+        let backwards: Vec<(Slot, &String)> = forwards.iter().copied().rev().collect();
+        for order in [&forwards, &backwards, &backwards] {
+            let mut before = Slot::MAX;
+            for (place, name) in order {
+                assert_eq!(names.find_after(before, "stranger"), None);
+                assert_eq!(names.find_after(before, name), Some(*place));
+                before = *place;
+            }
+        }
+        assert_eq!((names.find("n"), names.find("")), (None, None));
+        assert!(!names.is_at(1_000, ""));
         assert_eq!(names.len(), 1_000);
     }
 }

@@ -27,7 +27,7 @@ pub struct Evaluator<'a> {
     /// The filesystems that its claims need.
     filesystems: Filesystems,
     /// The short way, where the pod's claims are few.
-    few: Option<Few<'a>>,
+    few: Option<Few>,
     /// Claims, largest first, like ones beside each other.
     order: Vec<u16>,
     /// Bytes of the claims at and behind each place of `order`.
@@ -59,13 +59,13 @@ struct Choice {
 
 /// Media above what is asked, in levels summed over claims; then room in the chosen pools.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
-pub(super) struct Cost {
-    pub waste: u32,
-    pub room: u128,
+struct Cost {
+    waste: u32,
+    room: u128,
 }
 
 impl Cost {
-    pub(super) const fn plus(self, other: Self) -> Self {
+    const fn plus(self, other: Self) -> Self {
         Self { waste: self.waste + other.waste, room: self.room + other.room }
     }
 }
@@ -113,6 +113,12 @@ impl<'a> Evaluator<'a> {
         }
     }
 
+    /// The same without the short way.
+    #[cfg(test)]
+    pub(super) fn searching(pod: &'a PodDemand) -> Self {
+        Self { few: None, ..Self::new(pod) }
+    }
+
     /// Whether the pod fits on this node, and where. `held` as in [`evaluate`](super::evaluate).
     ///
     /// # Errors
@@ -134,10 +140,11 @@ impl<'a> Evaluator<'a> {
             return Err(Reason::Filesystem);
         }
         if let Some(placed) = self.few.as_ref().and_then(|few| few.place(node, held)) {
-            for (claim, pool) in self.order.iter().zip(placed?) {
+            let placed = placed?;
+            for (claim, pool) in self.order.iter().zip(placed.pools) {
                 self.answer[usize::from(*claim)] = pool;
             }
-            return Ok(Fit { score: self.score(node, held), pools: &self.answer });
+            return Ok(Fit { pools: &self.answer, score: placed.score });
         }
         self.rooms(node, held);
         self.list(node)?;
@@ -254,28 +261,39 @@ impl<'a> Evaluator<'a> {
         self.options[self.starts[place]..self.starts[place + 1]].iter().position(|o| o.pool == pool).unwrap_or(0)
     }
 
-    /// Half for not wasting a better medium, half for filling what is chosen: a point for each fifth, on the average of the
-    /// claims.
     fn score(&self, node: NodeView<'_>, held: &[u64]) -> u8 {
         let mut worst = 0;
-        let mut filled = 0.0;
+        let mut full = 0.0;
         for (claim, chosen) in self.pod.claims.iter().zip(&self.answer) {
             let pool = &node.pools[usize::from(*chosen)];
             worst = worst.max(pool.waste(claim.media).unwrap_or(2));
             let mine = self.pod.claims.iter().zip(&self.answer).filter(|(_, other)| *other == chosen);
             let mine = mine.fold(0u64, |sum, (claim, _)| sum.saturating_add(claim.bytes));
             let held = held.get(usize::from(*chosen)).copied().unwrap_or(0);
-            let left = pool.room().saturating_sub(held).saturating_sub(mine);
-            filled += (pool.capacity.saturating_sub(left) as f64 / pool.capacity.max(1) as f64).min(1.0);
+            full += filled(pool.capacity, pool.room().saturating_sub(held).saturating_sub(mine));
         }
-        let full = 5.0 * filled / self.pod.claims.len().max(1) as f64;
-        let media: u8 = match worst {
-            0 => 5,
-            1 => 2,
-            _ => 0,
-        };
-        media + [1.0, 2.0, 3.0, 4.0, 5.0].into_iter().map(|fifth| u8::from(full >= fifth)).sum::<u8>()
+        points(worst, full, self.pod.claims.len())
     }
+}
+
+/// The share of a pool that is taken when so many bytes are left.
+#[inline]
+pub(super) fn filled(capacity: u64, left: u64) -> f64 {
+    (capacity.saturating_sub(left) as f64 / capacity.max(1) as f64).min(1.0)
+}
+
+/// Half for not wasting a better medium, half for filling what is chosen: a point for each fifth, on the average of the
+/// claims. `filled` is their sum.
+#[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss)] // 0 to 5
+#[inline]
+pub(super) fn points(worst: u8, filled: f64, claims: usize) -> u8 {
+    let full = 5.0 * filled / claims.max(1) as f64;
+    let media: u8 = match worst {
+        0 => 5,
+        1 => 2,
+        _ => 0,
+    };
+    media + full.min(5.0) as u8
 }
 
 /// Whether a claim alone fits into a pool with that much room: how far its medium is above what is asked, or the first

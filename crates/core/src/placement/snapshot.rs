@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use super::brief::Brief;
 use crate::class::MediaDemand;
 use crate::filesystem::FsType;
 use crate::media::Media;
@@ -32,24 +33,46 @@ impl FromIterator<FsType> for Filesystems {
 }
 
 /// A node that has an agent.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Node<Pools = Vec<Pool>> {
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Node {
     /// Whether its agent says that it can make volumes.
     pub ready: bool,
     /// What it can make and mount.
     pub filesystems: Filesystems,
     /// Its pools, in an order that lasts: holds and choices name a pool by its place.
-    pub pools: Pools,
+    pub pools: Vec<Pool>,
 }
-
-/// A node whose pools are kept elsewhere.
-pub type NodeView<'a> = Node<&'a [Pool]>;
 
 impl Node {
     /// The same, without owning the pools.
     #[must_use]
     pub fn view(&self) -> NodeView<'_> {
-        Node { ready: self.ready, filesystems: self.filesystems, pools: &self.pools }
+        NodeView::new(self.ready, self.filesystems, &self.pools, &[])
+    }
+}
+
+/// A node whose pools are kept elsewhere.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct NodeView<'a> {
+    /// As in [`Node`].
+    pub ready: bool,
+    /// As in [`Node`].
+    pub filesystems: Filesystems,
+    /// As in [`Node`].
+    pub pools: &'a [Pool],
+    briefs: &'a [Brief],
+}
+
+impl<'a> NodeView<'a> {
+    /// With each pool in brief, where its owner keeps that; else with nothing, and it is made whenever it is wanted.
+    #[must_use]
+    pub const fn new(ready: bool, filesystems: Filesystems, pools: &'a [Pool], briefs: &'a [Brief]) -> Self {
+        Self { ready, filesystems, pools, briefs }
+    }
+
+    /// Each pool in brief, where its owner keeps that.
+    pub(super) fn briefs(self) -> Option<&'a [Brief]> {
+        (self.briefs.len() == self.pools.len()).then_some(self.briefs)
     }
 }
 

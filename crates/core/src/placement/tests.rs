@@ -275,6 +275,12 @@ proptest! {
         let held: Vec<u64> = held.into_iter().map(|h| h * MIB).collect();
         let pod = pod(claims);
         let found = evaluate("n1", Some(n.view()), &pod, &held);
+        let searched = Evaluator::searching(&pod).node("n1", Some(n.view()), &held).map(|fit| (fit.pools.to_vec(), fit.score));
+        match (&found, &searched) {
+            // Where two ways cost the same, either will do; which one may show in the score.
+            (Ok(_), Ok(_)) => {}
+            (found, searched) => prop_assert_eq!(found, searched, "the short way and the search"),
+        }
         let truth = brute(&n, &pod, &held);
         prop_assert_eq!(found.is_ok(), truth.is_some(), "{:?} {:?}", found, truth);
         if let (Ok((chosen, score)), Some(truth)) = (found, truth) {

@@ -13,7 +13,7 @@ use anyhow::{Context, Result, ensure};
 
 use crate::Settings;
 use crate::report::Report;
-use ask::{Client, Extender, Question};
+use ask::{Client, Extender, Question, Sent};
 use cluster::{Cluster, Size};
 
 /// Nodes of each size measured, and what p99 must stay below, in milliseconds.
@@ -84,8 +84,8 @@ fn alone(cluster: &Cluster, extender: &Extender, nodes: &[usize], asks: usize) -
         let at = i % questions.len();
         let question = &mut questions[at];
         let begun = Instant::now();
-        client.post("/filter", &question.filter)?;
-        client.post("/prioritize", &question.prioritize)?;
+        client.ask(&question.filter)?;
+        client.ask(&question.prioritize)?;
         times.push(begun.elapsed());
         if i % 100 == 99 {
             question.check(cluster, &mut client, nodes)?;
@@ -101,11 +101,11 @@ fn questions(cluster: &Cluster, client: &mut Client, nodes: &[usize], of: usize)
 /// One client asks about a pod without claims.
 fn echo(cluster: &Cluster, extender: &Extender, nodes: &[usize], asks: usize) -> Result<f64> {
     let mut client = extender.client()?;
-    let body = cluster.request(None, nodes);
+    let request = Sent::post("/filter", &cluster.request(None, nodes));
     let mut times = Vec::with_capacity(asks);
     for _ in 0..asks {
         let begun = Instant::now();
-        let answer = client.post("/filter", &body)?;
+        let answer = client.ask(&request)?;
         times.push(begun.elapsed());
         ensure!(answer.len() > nodes.len() * 8, "the echo is too short");
     }
@@ -130,8 +130,8 @@ fn crowd(cluster: &Cluster, extender: &Extender, nodes: &[usize], seconds: u64) 
                     let mut count = 0;
                     while Instant::now() < until {
                         let question = &questions[count % questions.len()];
-                        client.post("/filter", &question.filter)?;
-                        client.post("/prioritize", &question.prioritize)?;
+                        client.ask(&question.filter)?;
+                        client.ask(&question.prioritize)?;
                         count += 1;
                     }
                     Ok(count)

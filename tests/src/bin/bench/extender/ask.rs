@@ -41,7 +41,7 @@ impl Extender {
         let extender = Self { child, address, _folder: folder };
         let until = Instant::now() + Duration::from_mins(2);
         loop {
-            let ready = extender.client().and_then(|mut client| client.send("GET", "/readyz", b""));
+            let ready = extender.client().and_then(|mut client| client.send(&Sent::new("GET", "/readyz", b"")));
             match ready {
                 Ok((200, _)) => return Ok(extender),
                 other if Instant::now() > until => bail!("not ready in time: {other:?}"),
@@ -56,7 +56,7 @@ impl Extender {
         let stream = TcpStream::connect(self.address).context("cannot connect")?;
         stream.set_nodelay(true)?;
         stream.set_read_timeout(Some(Duration::from_secs(10)))?;
-        Ok(Client { stream, buffer: Vec::new() })
+        Ok(Client { stream, buffer: Vec::new(), filled: 0 })
     }
 
     /// Resident memory in MiB.
@@ -74,48 +74,66 @@ impl Drop for Extender {
     }
 }
 
-/// A keep-alive HTTP/1.1 client that does no more than is needed.
-pub struct Client {
-    stream: TcpStream,
-    buffer: Vec<u8>,
-}
+/// A request whole, as it goes over the wire: made before it is timed.
+pub struct Sent(Vec<u8>);
 
-impl Client {
-    /// Ask, and take only 200 for an answer.
-    pub fn post(&mut self, path: &str, body: &[u8]) -> Result<&[u8]> {
-        let (status, range) = self.send("POST", path, body)?;
-        ensure!(status == 200, "{path} answered {status}: {}", String::from_utf8_lossy(&self.buffer[range]));
-        Ok(&self.buffer[range])
+impl Sent {
+    pub fn post(path: &str, body: &[u8]) -> Self {
+        Self::new("POST", path, body)
     }
 
-    fn send(&mut self, method: &str, path: &str, body: &[u8]) -> Result<(u16, std::ops::Range<usize>)> {
+    fn new(method: &str, path: &str, body: &[u8]) -> Self {
         let head = format!(
             "{method} {path} HTTP/1.1\r\nHost: extender\r\nContent-Type: application/json\r\nContent-Length: {}\r\n\r\n",
             body.len()
         );
-        self.stream.write_all(&[head.as_bytes(), body].concat())?;
-        self.buffer.clear();
-        let mut chunk = vec![0; 1 << 16];
+        Self([head.as_bytes(), body].concat())
+    }
+}
+
+/// A keep-alive HTTP/1.1 client that does no more than is needed.
+pub struct Client {
+    stream: TcpStream,
+    /// What was read, and the room for more.
+    buffer: Vec<u8>,
+    filled: usize,
+}
+
+impl Client {
+    /// Ask, and take only 200 for an answer.
+    pub fn ask(&mut self, request: &Sent) -> Result<&[u8]> {
+        let (status, range) = self.send(request)?;
+        let body = &self.buffer[range];
+        ensure!(status == 200, "answered {status}: {}", String::from_utf8_lossy(body));
+        Ok(body)
+    }
+
+    fn send(&mut self, request: &Sent) -> Result<(u16, std::ops::Range<usize>)> {
+        self.stream.write_all(&request.0)?;
+        self.filled = 0;
         let end = loop {
-            if let Some(end) = memchr::memmem::find(&self.buffer, b"\r\n\r\n") {
+            if let Some(end) = memchr::memmem::find(&self.buffer[..self.filled], b"\r\n\r\n") {
                 break end + 4;
             }
-            self.more(&mut chunk)?;
+            self.more()?;
         };
         let head = String::from_utf8_lossy(&self.buffer[..end]).to_ascii_lowercase();
         let status = head.split(' ').nth(1).and_then(|code| code.parse().ok()).context("no status")?;
         let length = head.lines().find_map(|line| line.strip_prefix("content-length: ")?.trim().parse::<usize>().ok());
         let length = length.context("no content-length: keep-alive would break")?;
-        while self.buffer.len() < end + length {
-            self.more(&mut chunk)?;
+        while self.filled < end + length {
+            self.more()?;
         }
         Ok((status, end..end + length))
     }
 
-    fn more(&mut self, chunk: &mut [u8]) -> Result<()> {
-        let count = self.stream.read(chunk)?;
+    fn more(&mut self) -> Result<()> {
+        if self.filled == self.buffer.len() {
+            self.buffer.resize((2 * self.filled).max(1 << 20), 0);
+        }
+        let count = self.stream.read(&mut self.buffer[self.filled..])?;
         ensure!(count > 0, "the connection was closed");
-        self.buffer.extend_from_slice(&chunk[..count]);
+        self.filled += count;
         Ok(())
     }
 }
@@ -123,16 +141,17 @@ impl Client {
 /// A pod's requests.
 pub struct Question {
     pod: usize,
-    pub filter: Vec<u8>,
-    pub prioritize: Vec<u8>,
+    pub filter: Sent,
+    pub prioritize: Sent,
 }
 
 impl Question {
     /// Ask once, so that prioritize can name the survivors.
     pub fn prepare(cluster: &Cluster, client: &mut Client, nodes: &[usize], pod: usize) -> Result<Self> {
-        let filter = cluster.request(Some(pod), nodes);
+        let filter = Sent::post("/filter", &cluster.request(Some(pod), nodes));
         let survivors = truth(cluster, nodes, pod);
-        let question = Self { pod, filter, prioritize: cluster.request(Some(pod), &survivors) };
+        let prioritize = Sent::post("/prioritize", &cluster.request(Some(pod), &survivors));
+        let question = Self { pod, filter, prioritize };
         question.check(cluster, client, nodes)?;
         Ok(question)
     }
@@ -141,12 +160,12 @@ impl Question {
     pub fn check(&self, cluster: &Cluster, client: &mut Client, nodes: &[usize]) -> Result<()> {
         let expected: BTreeSet<&str> =
             truth(cluster, nodes, self.pod).into_iter().map(|node| cluster.names[node].as_str()).collect();
-        let answer: Value = serde_json::from_slice(client.post("/filter", &self.filter)?)?;
+        let answer: Value = serde_json::from_slice(client.ask(&self.filter)?)?;
         let names = answer["NodeNames"].as_array().context("no NodeNames")?;
         let found: BTreeSet<&str> = names.iter().filter_map(Value::as_str).collect();
         ensure!(!found.is_empty() && found.len() < nodes.len(), "a question that tells nothing apart");
         ensure!(found == expected, "pod-{}: {} nodes found, {} by brute force", self.pod, found.len(), expected.len());
-        let scores: Value = serde_json::from_slice(client.post("/prioritize", &self.prioritize)?)?;
+        let scores: Value = serde_json::from_slice(client.ask(&self.prioritize)?)?;
         let scores = scores.as_array().context("no scores")?;
         ensure!(scores.len() == found.len(), "{} scores for {} nodes", scores.len(), found.len());
         ensure!(scores.iter().all(|score| score["Score"].as_i64().is_some_and(|score| (0..=10).contains(&score))));
