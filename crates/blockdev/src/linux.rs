@@ -7,6 +7,7 @@
 mod backing;
 mod device;
 mod dirs;
+mod glimpse;
 mod loops;
 mod mkfs;
 mod pool;

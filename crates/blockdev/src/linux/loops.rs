@@ -21,6 +21,7 @@ use nix::libc;
 
 use super::backing::{Proven, proven};
 use super::dirs::object;
+use super::glimpse::Glimpse;
 use super::sys::{self, Facts, LoopInfo};
 use super::{Roots, pool, wait};
 use crate::{Attachment, Detached, Dir, HostError, LoopDevice};
@@ -102,7 +103,11 @@ impl<'a> Loops<'a> {
 
     /// What a loop device is attached to; `None` where to nothing or where it is gone.
     pub(super) fn status(self, number: u32) -> io::Result<Option<LoopInfo>> {
-        match self.open(&self.device(number), false).and_then(|file| sys::loop_status(&file)) {
+        let asked = self.open(&self.device(number), false).and_then(|file| {
+            let _glimpse = Glimpse::of(&file);
+            sys::loop_status(&file)
+        });
+        match asked {
             Ok(info) => Ok(Some(info)),
             Err(e) if is_absent(&e) => Ok(None),
             Err(e) => Err(e),

@@ -51,6 +51,34 @@ fn a_loop_devices_hold_on_its_file_denies_the_lease() {
 }
 
 #[test]
+fn a_descriptor_that_only_asks_is_no_user_and_any_other_is() {
+    if !nix::unistd::geteuid().is_root() {
+        println!("SKIP a_descriptor_that_only_asks_is_no_user_and_any_other_is: needs root (loop devices)");
+        return;
+    }
+    let folder = folder();
+    File::create(folder.path().join("file")).unwrap().set_len(1 << 20).unwrap();
+    let host = LinuxHost::default();
+    let dir = host.open_dir(folder.path()).unwrap();
+    let identity = host.backing(&dir, "file").unwrap().unwrap().identity;
+    let device = host.attach(&dir, "file", &identity).unwrap();
+    let users = || host.users(&dir, "file", &identity, Some(&device)).unwrap();
+    let open = File::open(&device.path).unwrap();
+    let counted = users();
+    let glimpse = glimpse::Glimpse::of(&open);
+    let ignored = users();
+    let second = File::open(&device.path).unwrap();
+    let beside = users();
+    drop((second, glimpse));
+    let counted_again = users();
+    drop(open);
+    assert_eq!(host.detach(&dir, "file", &identity, &device).unwrap(), Detached::Gone);
+    let own = |users: &[User]| matches!(users, [User::Descriptor { pid, .. }] if *pid == std::process::id());
+    assert!(own(&counted) && own(&beside) && own(&counted_again), "{counted:?} {beside:?} {counted_again:?}");
+    assert_eq!(ignored, []);
+}
+
+#[test]
 fn others_who_open_the_file_while_it_is_leased_do_not_kill_us() {
     let folder = folder();
     let path = folder.path().join("file");

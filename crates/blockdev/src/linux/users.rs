@@ -20,6 +20,7 @@ use nix::libc;
 
 use super::backing::{GLANCE, Proven, alone, proven};
 use super::dirs::object;
+use super::glimpse::is_glimpse;
 use super::loops::Loops;
 use super::sys::{self, Facts};
 use super::{Roots, pool, wait};
@@ -132,7 +133,7 @@ impl Sought<'_> {
                     }
                 }
             }
-            if self.is_used_by(&process)? {
+            if self.is_used_by(&process, pid == own)? {
                 let command = std::fs::read_to_string(process.join("comm")).unwrap_or_default();
                 users.push(User::Descriptor { pid, command: command.trim().to_owned() });
             }
@@ -164,7 +165,7 @@ impl Sought<'_> {
     }
 
     /// Whether a process has one of those open, mapped, or as its directory.
-    fn is_used_by(&self, process: &Path) -> io::Result<bool> {
+    fn is_used_by(&self, process: &Path, is_own: bool) -> io::Result<bool> {
         for link in ["cwd", "root"] {
             if self.leads_to_ours(process.join(link))? {
                 return Ok(true);
@@ -174,7 +175,10 @@ impl Sought<'_> {
             for entry in open {
                 let Some(entry) = unless_gone(entry)? else { break };
                 if self.leads_to_ours(entry.path())? {
-                    return Ok(true);
+                    let fd = entry.file_name().to_str().and_then(|name| name.parse().ok());
+                    if !(is_own && fd.is_some_and(is_glimpse)) {
+                        return Ok(true);
+                    }
                 }
             }
         }
