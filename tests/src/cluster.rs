@@ -163,7 +163,7 @@ impl Site {
             skip(name, &format!("needs {} nodes with a pool, the cluster has {}", shape.at_least, real.nodes.len()));
             return Ok(None);
         }
-        let own = format!("{:.8}", uuid::Uuid::new_v4().simple());
+        let own: String = uuid::Uuid::new_v4().simple().to_string().chars().take(8).collect();
         let short: String = name.chars().map(|c| if c == '_' { '-' } else { c }).take(40).collect();
         let variable = |name: &str, default: &str| std::env::var(name).unwrap_or_else(|_| default.to_owned());
         let site = Self {

@@ -191,7 +191,12 @@ impl Volumes {
                         Err(error) => {
                             tracked.written = None;
                             tracked.retry = Some(Instant::now() + AGAIN);
-                            tracing::warn!(name, error = %chain(&error), "a LocalVolume's status could not be written");
+                            // Let go of between the last word and now: the watch says so in a moment.
+                            if matches!(&error, kube::Error::Api(status) if status.code == 404) {
+                                tracing::debug!(name, "a LocalVolume was gone before its status was written");
+                            } else {
+                                tracing::warn!(name, error = %chain(&error), "a LocalVolume's status could not be written");
+                            }
                         }
                     }
                 }

@@ -107,6 +107,8 @@ pub const REASON_NO_RECORD: &str = "LocalVolumeMissing";
 pub const REASON_OTHER_VOLUME: &str = "OtherVolumeKept";
 /// Event on a PersistentVolume: its claimRef is not the one it was made with.
 pub const REASON_CLAIM_REF: &str = "ClaimRefChanged";
+/// Event on a PersistentVolume: another one, made by hand, names the same volume.
+pub const REASON_SHARED: &str = "VolumeShared";
 /// Event on a LocalVolume: deleted without a release.
 pub const REASON_DELETED_WITHOUT_RELEASE: &str = "DeletedWithoutRelease";
 /// Event on a LocalVolume: nobody is left who could release it.

@@ -6,10 +6,12 @@ mod facts;
 mod ledger;
 mod names;
 mod quantity;
+mod unsupported;
 
 pub use facts::{NodeFacts, PoolFacts, VolumeFacts};
 pub use ledger::{Allocation, Ledger, Slot};
 pub use quantity::{NotAQuantity, bytes_of, quantity_of};
+pub use unsupported::{Unsupported, is_populated};
 
 use bedplate_core::class::Class;
 use bedplate_core::filesystem::FsType;

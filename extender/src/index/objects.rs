@@ -4,6 +4,7 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 use bedplate_api::names;
+use bedplate_api::placement::Unsupported;
 use bedplate_core::class::Class;
 use k8s_openapi::api::core::v1::{PersistentVolume, PersistentVolumeClaim, PersistentVolumeClaimSpec};
 use k8s_openapi::api::storage::v1 as storage;
@@ -87,7 +88,6 @@ impl From<&PersistentVolumeClaim> for Claim {
         let empty = PersistentVolumeClaimSpec::default();
         let spec = claim.spec.as_ref().unwrap_or(&empty);
         let requests = spec.resources.as_ref().and_then(|resources| resources.requests.as_ref());
-        let many = |mode: &String| !matches!(mode.as_str(), "ReadWriteOnce" | "ReadWriteOncePod");
         let text = |text: &Option<String>| text.as_deref().filter(|text| !text.is_empty()).map(Box::from);
         Self {
             uid: claim.uid().unwrap_or_default().into(),
@@ -97,11 +97,7 @@ impl From<&PersistentVolumeClaim> for Claim {
             volume: text(&spec.volume_name),
             selected: annotation(names::ANNOTATION_SELECTED_NODE).filter(|node| !node.is_empty()).map(Into::into),
             ours: provisioner == Some(names::DRIVER),
-            refused: spec.data_source.is_some()
-                || spec.data_source_ref.is_some()
-                || spec.selector.is_some()
-                || spec.volume_attributes_class_name.as_deref().is_some_and(|name| !name.is_empty())
-                || spec.access_modes.iter().flatten().any(many),
+            refused: Unsupported::of(spec).is_some(),
         }
     }
 }

@@ -4,7 +4,7 @@
 //! A claim without volume goes to [`admission`]. All others are decided here: what is released,
 //! when an object may go, what people are told. Nothing is concluded from a missing object but to look again.
 
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use bedplate_api::local_volume::{Phase, ReleaseKind};
 use bedplate_api::names;
@@ -15,6 +15,9 @@ use crate::cluster::config::Patience;
 use crate::cluster::objects::{Claim, Local, Mark, Policy, Volume, VolumePhase};
 use crate::cluster::template::{Terms, volume_name};
 use crate::cluster::view::View;
+
+/// After which time somebody else's PersistentVolume is looked for again.
+const LOOK_AGAIN: Duration = Duration::from_secs(10);
 
 /// Decide about the claim of that uid, there or gone.
 #[must_use]
@@ -27,7 +30,7 @@ pub fn decide(view: &View, uid: &str, now: Instant, patience: &Patience) -> Deci
         remark(local, claim, view.volume_of(uid), &mut decision);
     }
     match (view.volume_of(uid), claim) {
-        (Some(volume), claim) => with_volume(volume, claim, &locals, &mut decision),
+        (Some(volume), claim) => with_volume(view, volume, claim, &locals, &mut decision),
         (None, None) => orphaned(view, &locals, &mut decision),
         (None, Some(claim)) => without_volume(view, claim, &locals, now, patience, &mut decision),
     }
@@ -59,7 +62,7 @@ fn remark(local: &Local, claim: Option<&Claim>, volume: Option<&Volume>, decisio
     }
 }
 
-fn with_volume(volume: &Volume, claim: Option<&Claim>, locals: &[&Local], decision: &mut Decision) {
+fn with_volume(view: &View, volume: &Volume, claim: Option<&Claim>, locals: &[&Local], decision: &mut Decision) {
     let mut own = None;
     for local in locals {
         if local.meta.name == volume.local {
@@ -107,6 +110,18 @@ fn with_volume(volume: &Volume, claim: Option<&Claim>, locals: &[&Local], decisi
         if kept || matches!(local.phase, Some(Phase::Freed | Phase::Discarded)) {
             decision.act(drop);
         }
+        return;
+    }
+    if local.release.is_none()
+        && let Some(other) = view.shares(volume)
+    {
+        let message = format!(
+            "PersistentVolume {}: PersistentVolume {} names the same volume {} and is not released, so nothing is wiped; \
+             delete that one when its data is not needed",
+            volume.meta.name, other.meta.name, volume.handle
+        );
+        decision.say(Notice::on(Kind::Volume, &volume.meta, names::REASON_SHARED, message));
+        decision.again_in(LOOK_AGAIN);
         return;
     }
     let release = |kind| Action::Release { local: local.meta.clone(), kind, claim: claim_name(local) };

@@ -4,7 +4,7 @@
 
 use std::collections::BTreeMap;
 
-use bedplate_api::placement::bytes_of;
+use bedplate_api::placement::{Unsupported, bytes_of, is_populated};
 use bedplate_core::class::{BadParameter, Class as Parameters};
 use bedplate_core::filesystem::FsType;
 use bedplate_core::placement::ClaimDemand;
@@ -26,55 +26,24 @@ pub struct Wish {
     pub block: bool,
     /// The claim's labels, for receipts.
     pub labels: BTreeMap<String, String>,
-    /// What it is to be filled from.
-    pub source: Source,
-    /// Whether it selects volumes by label.
-    pub selects: bool,
-    /// The VolumeAttributesClass it names.
-    pub attributes_class: Option<String>,
-}
-
-/// What a claim is to be filled from.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub enum Source {
-    /// Nothing.
-    #[default]
-    None,
-    /// A snapshot of that name.
-    Snapshot(String),
-    /// Another claim of that name.
-    Claim(String),
-    /// Something a populator knows.
-    Other,
+    /// What of it is not supported.
+    pub unsupported: Option<Unsupported>,
+    /// Whether a populator fills it.
+    pub populated: bool,
 }
 
 impl Wish {
     /// Read a claim's spec.
     #[must_use]
     pub fn of(spec: &PersistentVolumeClaimSpec, labels: Option<BTreeMap<String, String>>) -> Self {
-        let named = spec
-            .data_source_ref
-            .as_ref()
-            .map(|source| (source.api_group.as_deref(), source.kind.as_str(), source.name.as_str()))
-            .or_else(|| {
-                let source = spec.data_source.as_ref()?;
-                Some((source.api_group.as_deref(), source.kind.as_str(), source.name.as_str()))
-            });
-        let source = match named {
-            None => Source::None,
-            Some((Some("snapshot.storage.k8s.io"), "VolumeSnapshot", name)) => Source::Snapshot(name.to_owned()),
-            Some((None | Some(""), "PersistentVolumeClaim", name)) => Source::Claim(name.to_owned()),
-            Some(_) => Source::Other,
-        };
         let request = spec.resources.as_ref().and_then(|resources| resources.requests.as_ref());
         Self {
             request: request.and_then(|request| request.get("storage")).map(|q| q.0.clone()).unwrap_or_default(),
             modes: spec.access_modes.clone().unwrap_or_default(),
             block: spec.volume_mode.as_deref() == Some("Block"),
             labels: labels.unwrap_or_default(),
-            source,
-            selects: spec.selector.as_ref().is_some_and(|s| s.match_labels.is_some() || s.match_expressions.is_some()),
-            attributes_class: spec.volume_attributes_class_name.clone().filter(|name| !name.is_empty()),
+            unsupported: Unsupported::of(spec),
+            populated: is_populated(spec),
         }
     }
 }
@@ -116,7 +85,7 @@ pub fn judge(claim: &Claim, class: Option<&Class>) -> Judgement {
         return Judgement::Leave;
     }
     if !claim.ours {
-        return unreadable(wish, class).map_or(Judgement::Leave, Judgement::Refuse);
+        return unplaceable(claim, wish, class);
     }
     let refuse = |reason, message| Judgement::Refuse(Refusal { reason, message });
     let Some(class) = class else {
@@ -141,9 +110,9 @@ pub fn judge(claim: &Claim, class: Option<&Class>) -> Judgement {
         return refuse(names::REASON_IMMEDIATE, message);
     }
     if claim.selected_node.is_none() {
-        return Judgement::Leave;
+        return unplaceable(claim, wish, Some(class));
     }
-    if wish.source == Source::Other {
+    if wish.populated {
         return Judgement::Leave;
     }
     match order(&claim.meta.name, wish, class) {
@@ -152,47 +121,48 @@ pub fn judge(claim: &Claim, class: Option<&Class>) -> Judgement {
     }
 }
 
-/// What is wrong with a class of ours that cannot be read. It has no CSIStorageCapacity, so the scheduler sends no claim of
-/// it to a node, and nobody else would ever tell.
-fn unreadable(wish: &Wish, class: Option<&Class>) -> Option<Refusal> {
-    let class = class.filter(|class| class.ours && class.waits && wish.source != Source::Other)?;
-    mode(wish, class).and_then(|mode| parameters(class, mode)).err()
+/// What is wrong with a claim that no node was chosen for. None will be: neither the extender nor, where the class cannot be
+/// read, the capacities let its pod go anywhere, so nobody else would ever tell.
+fn unplaceable(claim: &Claim, wish: &Wish, class: Option<&Class>) -> Judgement {
+    let class = class.filter(|class| class.ours && class.waits && !wish.populated);
+    let refusal = class.and_then(|class| order(&claim.meta.name, wish, class).err());
+    refusal.map_or(Judgement::Leave, Judgement::Refuse)
 }
 
 fn order(name: &str, wish: &Wish, class: &Class) -> Result<Order, Refusal> {
     let refuse = |reason, message: String| Err(Refusal { reason, message });
-    match &wish.source {
-        Source::None | Source::Other => {}
-        Source::Snapshot(name) => {
+    match &wish.unsupported {
+        None => {}
+        Some(Unsupported::Snapshot(name)) => {
             let message = format!(
                 "spec.dataSource: snapshots are not supported yet (VolumeSnapshot {name:?}); leave it out and restore the \
                  data into the volume"
             );
             return refuse(names::REASON_SOURCE, message);
         }
-        Source::Claim(name) => {
+        Some(Unsupported::Clone(name)) => {
             let message = format!(
                 "spec.dataSource: clones are not supported yet (PersistentVolumeClaim {name:?}); leave it out and copy \
                  the data"
             );
             return refuse(names::REASON_SOURCE, message);
         }
-    }
-    if wish.selects {
-        let message = "spec.selector: volumes are made for the claim, there is nothing to select from; leave it out, or \
-                       name an existing volume in spec.volumeName";
-        return refuse(names::REASON_SELECTOR, message.to_owned());
-    }
-    if let Some(name) = &wish.attributes_class {
-        let message = format!("spec.volumeAttributesClassName: {name:?} is not supported yet; leave it out");
-        return refuse(names::REASON_ATTRIBUTES, message);
-    }
-    if let Some(mode) = wish.modes.iter().find(|mode| !matches!(mode.as_str(), "ReadWriteOnce" | "ReadWriteOncePod")) {
-        let message = format!(
-            "spec.accessModes: {mode} is not possible, the bytes are on one node's disk; use ReadWriteOnce or \
-             ReadWriteOncePod"
-        );
-        return refuse(names::REASON_ACCESS_MODE, message);
+        Some(Unsupported::Selector) => {
+            let message = "spec.selector: volumes are made for the claim, there is nothing to select from; leave it out, \
+                           or name an existing volume in spec.volumeName";
+            return refuse(names::REASON_SELECTOR, message.to_owned());
+        }
+        Some(Unsupported::AttributesClass(name)) => {
+            let message = format!("spec.volumeAttributesClassName: {name:?} is not supported yet; leave it out");
+            return refuse(names::REASON_ATTRIBUTES, message);
+        }
+        Some(Unsupported::AccessMode(mode)) => {
+            let message = format!(
+                "spec.accessModes: {mode} is not possible, the bytes are on one node's disk; use ReadWriteOnce or \
+                 ReadWriteOncePod"
+            );
+            return refuse(names::REASON_ACCESS_MODE, message);
+        }
     }
     let mode = mode(wish, class)?;
     let parameters = parameters(class, mode)?;

@@ -12,7 +12,7 @@ use std::time::Instant;
 use bedplate_api::placement::Ledger;
 
 use crate::cluster::objects::{
-    Capacity, Claim, Class, CsiSeen, Local, NodeSeen, PodSeen, Record, Storage, Volume, path,
+    Capacity, Claim, Class, CsiSeen, Local, NodeSeen, PodSeen, Record, Storage, Volume, VolumePhase, path,
 };
 
 use changes::case_of;
@@ -215,6 +215,14 @@ impl View {
     #[must_use]
     pub fn volume_of(&self, claim_uid: &str) -> Option<&Volume> {
         self.volumes.get(&crate::cluster::template::volume_name(claim_uid)).filter(|volume| volume.ours)
+    }
+
+    /// Another PersistentVolume of the same volume, that is or may come to be in use. Ours have a volume each: somebody made it
+    /// by hand.
+    #[must_use]
+    pub fn shares(&self, volume: &Volume) -> Option<&Volume> {
+        let mut same = self.volumes.iter().filter(|other| !other.handle.is_empty() && other.handle == volume.handle);
+        same.find(|other| other.meta.name != volume.meta.name && other.phase != VolumePhase::Released)
     }
 
     /// The LocalVolume of that name.

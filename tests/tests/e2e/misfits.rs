@@ -2,7 +2,7 @@
 
 use anyhow::{Result, ensure};
 use bedplate_api::names;
-use bedplate_tests::cluster::objects::{Work, parse};
+use bedplate_tests::cluster::objects::{Claim, Work, parse};
 use bedplate_tests::cluster::wait::{LONG, SOON, until, until_one};
 use bedplate_tests::cluster::{Shape, Site, story};
 use k8s_openapi::api::core::v1::{Event, PersistentVolumeClaim, Pod};
@@ -27,6 +27,27 @@ async fn nowhere(site: &mut Site) -> Result<()> {
     site.claim("small", 16).await?;
     site.pod(&Work { name: "minnow", claims: vec![("small", 2)], ..Work::default() }).await?;
     site.settled("minnow", "small", 2).await?;
+    Ok(())
+}
+
+#[test]
+fn a_claim_that_is_refused_says_so_where_its_pod_is_sent_nowhere() {
+    story("a_refused_claim_says_so", &Shape::nodes(1), refused);
+}
+
+/// The extender turns its pod away, so no node is ever chosen, and the control plane never asks for a volume.
+async fn refused(site: &mut Site) -> Result<()> {
+    let mut claim = Claim { name: "shared", class: &site.class, mib: 16 }.object();
+    if let Some(spec) = &mut claim.spec {
+        spec.access_modes = Some(vec!["ReadWriteMany".to_owned()]);
+    }
+    site.own::<PersistentVolumeClaim>().create(&PostParams::default(), &claim).await?;
+    site.pod(&Work { name: "shared", claims: vec![("shared", 1)], ..Work::default() }).await?;
+    let why = unschedulable(site, "shared").await?;
+    ensure!(why.contains("refused"), "{why}");
+    let said = about(site, "shared").await?;
+    ensure!(said.iter().any(|said| said.contains("ReadWriteMany") && said.contains("use ReadWriteOnce")), "{said:?}");
+    ensure!(site.locals().await?.is_empty(), "a volume was made for a claim that was refused");
     Ok(())
 }
 

@@ -5,7 +5,7 @@ use serde_json::json;
 use super::*;
 use crate::cluster::objects::{NodeSeen, Storage};
 use crate::cluster::testing::{
-    add_claim, add_local, add_pod, add_volume, claim, later, local, patience, pod, view, volume,
+    add_claim, add_local, add_pod, add_volume, claim, later, local, meta, patience, pod, view, volume,
 };
 use crate::cluster::view::{Change, Op};
 
@@ -98,6 +98,19 @@ fn a_claim_ref_that_was_changed_by_hand_is_told_of_and_releases_nothing() {
         // A person gave it up on the node.
         assert_eq!(about(&[], &changed, &[bound(Some(Phase::Freed))], later), ["say", "drop-volume"]);
     }
+}
+
+#[test]
+fn a_volume_that_a_second_persistent_volume_names_is_not_wiped_under_it() {
+    let released = volume("c", 0, VolumePhase::Released);
+    let by_hand = |phase| Volume { meta: meta("mine"), ours: false, phase, ..released.clone() };
+    let ready = [bound(Some(Phase::Ready))];
+    for phase in [VolumePhase::Pending, VolumePhase::Bound, VolumePhase::Other] {
+        assert_eq!(about(&[], &[released.clone(), by_hand(phase)], &ready, later), ["say"]);
+    }
+    assert_eq!(about(&[], &[released.clone(), by_hand(VolumePhase::Released)], &ready, later), ["reclaim"]);
+    let elsewhere = Volume { handle: "another".to_owned(), ..by_hand(VolumePhase::Bound) };
+    assert_eq!(about(&[], &[released, elsewhere], &ready, later), ["reclaim"]);
 }
 
 #[test]

@@ -67,6 +67,24 @@ fn a_class_that_cannot_be_read_is_told_of_before_any_node_is_chosen() {
 }
 
 #[test]
+fn what_is_not_supported_is_told_of_though_no_node_will_ever_be_chosen() {
+    // The control plane names a claim's provisioner together with its node; with an extender that refuses it, it has neither.
+    let none = json!({ names::ANNOTATION_PROVISIONER: "", names::ANNOTATION_SELECTED_NODE: "" });
+    let ours = json!({ names::ANNOTATION_SELECTED_NODE: "" });
+    let plain = class("ssd", &[]);
+    for annotations in [none, ours] {
+        let asks = |spec| claim("c", json!({"metadata": {"annotations": annotations}, "spec": spec}));
+        let said = judged(&asks(json!({"accessModes": ["ReadWriteMany"]})), &plain);
+        assert!(said.starts_with("UnsupportedAccessMode"), "{said}");
+        let said = judged(&asks(json!({"resources": {"requests": {"storage": "10E"}}})), &plain);
+        assert!(said.starts_with("BadSize"), "{said}");
+        assert_eq!(judged(&asks(json!({})), &plain), "leave", "somebody will choose a node");
+        let import = json!({"apiGroup": "populators.example", "kind": "Import", "name": "x"});
+        assert_eq!(judged(&asks(json!({"dataSourceRef": import})), &plain), "leave", "a populator's");
+    }
+}
+
+#[test]
 fn read_only_many_is_refused_like_read_write_many() {
     let said = judged(&claim("c", json!({"spec": {"accessModes": ["ReadOnlyMany"]}})), &class("ssd", &[]));
     assert!(said.starts_with("UnsupportedAccessMode") && said.contains("ReadOnlyMany"), "{said}");
