@@ -2,8 +2,8 @@
 //!
 //! A version that is too old (410), an API server that went away, a kind that is not there: all end in a new list. So
 //! does a stream that ends before its time, because an API server that comes back from a backup has nothing to say to a
-//! watch of a later version. Only a stream that lived its whole time is gone on with, and was seen to end then: whoever is
-//! held up longer cannot tell. Failures are waited out and logged once each. An empty list is passed on as it is, and
+//! watch of a later version. Only a stream that lived nearly its whole time (four fifths) is gone on with, and was seen to end
+//! then: whoever is held up longer cannot tell. Failures are waited out and logged once each. An empty list is passed on as it is, and
 //! judged by whoever asked.
 
 use std::collections::VecDeque;

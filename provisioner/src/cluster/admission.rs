@@ -38,6 +38,13 @@ pub fn decide(view: &View, claim: &Claim, now: Instant, patience: &Patience, dec
     match judge(claim, view.class(&claim.class_name)) {
         Judgement::Leave => return leave(view, claim, decision),
         Judgement::Refuse(refusal) => return refuse(&Group::of(view, claim), claim, refusal, decision),
+        Judgement::Doubt(refusal) => {
+            leave(view, claim, decision);
+            if view.pods_of(&claim.namespace, &claim.meta.name).next().is_some() {
+                refuse(&Group::of(view, claim), claim, refusal, decision);
+            }
+            return;
+        }
         Judgement::Make(_) => {}
     }
     let group = Group::of(view, claim);
@@ -100,7 +107,7 @@ fn members<'a>(view: &'a View, group: &Group<'a>, node: &str, decision: &mut Dec
                 return None;
             }
             // Left to a populator, or changed since: nothing is begun without it.
-            Judgement::Make(_) | Judgement::Leave => return None,
+            Judgement::Make(_) | Judgement::Doubt(_) | Judgement::Leave => return None,
         };
         let mut member = Member { claim, order: *order, current: None, old: Vec::new() };
         for local in view.locals_of(&claim.meta.uid) {

@@ -4,7 +4,7 @@
 //! A claim without volume goes to [`admission`]. All others are decided here: what is released,
 //! when an object may go, what people are told. Nothing is concluded from a missing object but to look again.
 
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use bedplate_api::local_volume::{Phase, ReleaseKind};
 use bedplate_api::names;
@@ -15,9 +15,6 @@ use crate::cluster::config::Patience;
 use crate::cluster::objects::{Claim, Local, Mark, Policy, Volume, VolumePhase};
 use crate::cluster::template::{Terms, volume_name};
 use crate::cluster::view::View;
-
-/// After which time somebody else's PersistentVolume is looked for again.
-const LOOK_AGAIN: Duration = Duration::from_secs(10);
 
 /// Decide about the claim of that uid, there or gone.
 #[must_use]
@@ -112,23 +109,21 @@ fn with_volume(view: &View, volume: &Volume, claim: Option<&Claim>, locals: &[&L
         }
         return;
     }
-    if local.release.is_none()
-        && let Some(other) = view.shares(volume)
-    {
-        let message = format!(
-            "PersistentVolume {}: PersistentVolume {} names the same volume {} and is not released, so nothing is wiped; \
-             delete that one when its data is not needed",
-            volume.meta.name, other.meta.name, volume.handle
-        );
-        decision.say(Notice::on(Kind::Volume, &volume.meta, names::REASON_SHARED, message));
-        decision.again_in(LOOK_AGAIN);
-        return;
-    }
     let release = |kind| Action::Release { local: local.meta.clone(), kind, claim: claim_name(local) };
     match (local.release, local.phase) {
         (Some(ReleaseKind::Retained), _) if volume.policy == Policy::Retain => decision.act(drop),
         (_, Some(Phase::Freed | Phase::Discarded)) => decision.act(drop),
-        (None, _) if volume.policy == Policy::Delete => decision.act(release(ReleaseKind::Reclaimed)),
+        (None, _) if volume.policy == Policy::Delete => match view.shares(volume) {
+            None => decision.act(release(ReleaseKind::Reclaimed)),
+            Some(other) => {
+                let message = format!(
+                    "PersistentVolume {}: PersistentVolume {} names the same volume {} and may be in use, so nothing is \
+                     wiped; delete that one when its data is not needed",
+                    volume.meta.name, other.meta.name, volume.handle
+                );
+                decision.say(Notice::on(Kind::Volume, &volume.meta, names::REASON_SHARED, message));
+            }
+        },
         (None, _) if volume.policy == Policy::Retain && volume.deleting => decision.act(release(ReleaseKind::Retained)),
         (Some(_) | None, _) => {}
     }

@@ -55,6 +55,9 @@ pub enum Judgement {
     Leave,
     /// It cannot be met; say so.
     Refuse(Refusal),
+    /// It could not be met, and no node was chosen for it yet: say so once a pod wants it. Until then it may still be bound to
+    /// a volume made by hand.
+    Doubt(Refusal),
     /// A volume like this, on the selected node.
     Make(Box<Order>),
 }
@@ -121,12 +124,12 @@ pub fn judge(claim: &Claim, class: Option<&Class>) -> Judgement {
     }
 }
 
-/// What is wrong with a claim that no node was chosen for. None will be: neither the extender nor, where the class cannot be
-/// read, the capacities let its pod go anywhere, so nobody else would ever tell.
+/// What is wrong with a claim that no node was chosen for. Most likely none will be: the extender, and where the class cannot be
+/// read the capacities, let its pod go nowhere, so nobody else would ever tell.
 fn unplaceable(claim: &Claim, wish: &Wish, class: Option<&Class>) -> Judgement {
-    let class = class.filter(|class| class.ours && class.waits && !wish.populated);
+    let class = class.filter(|class| class.ours && class.waits);
     let refusal = class.and_then(|class| order(&claim.meta.name, wish, class).err());
-    refusal.map_or(Judgement::Leave, Judgement::Refuse)
+    refusal.map_or(Judgement::Leave, Judgement::Doubt)
 }
 
 fn order(name: &str, wish: &Wish, class: &Class) -> Result<Order, Refusal> {

@@ -168,7 +168,7 @@ pub struct Volume {
     pub deleting: bool,
     /// Whether our finalizer is on it.
     pub held: bool,
-    /// The volume's id on its node.
+    /// The volume's id on its node; empty where it is another driver's.
     pub handle: String,
     /// The LocalVolume behind it.
     pub local: String,
@@ -213,7 +213,7 @@ impl From<PersistentVolume> for Volume {
             },
             deleting: volume.metadata.deletion_timestamp.is_some(),
             held: holds(&volume.metadata),
-            handle: csi.volume_handle,
+            handle: if csi.driver == names::DRIVER { csi.volume_handle } else { String::new() },
             local: annotations.get(names::ANNOTATION_LOCAL_VOLUME).cloned().or(attribute).unwrap_or_default(),
             meta,
         }

@@ -12,10 +12,9 @@ use std::time::Instant;
 use bedplate_api::placement::Ledger;
 
 use crate::cluster::objects::{
-    Capacity, Claim, Class, CsiSeen, Local, NodeSeen, PodSeen, Record, Storage, Volume, VolumePhase, path,
+    Capacity, Claim, Class, CsiSeen, Local, NodeSeen, PodSeen, Policy, Record, Storage, Volume, VolumePhase, path,
 };
 
-use changes::case_of;
 pub use store::{Op, Store};
 
 /// A thing that is decided about.
@@ -55,6 +54,8 @@ pub struct View {
     storages: Store<Storage>,
     capacities: Store<Capacity>,
     by_uid: HashMap<String, String>,
+    /// PersistentVolumes of any kind, by the volume that they name.
+    of_handle: HashMap<String, BTreeSet<String>>,
     /// Claims that are not bound, by uid, and since when they want to be where they want to be.
     open: BTreeMap<String, (Option<String>, Instant)>,
     of_claim: HashMap<String, BTreeSet<String>>,
@@ -88,7 +89,7 @@ impl View {
             }
             Change::Volume(op) => {
                 let news = self.volumes.apply(op, now);
-                news.into_iter().filter_map(|(old, new)| case_of(new.as_ref().or(old.as_ref()))).collect()
+                news.into_iter().flat_map(|(old, new)| self.volume_changed(old.as_ref(), new.as_ref())).collect()
             }
             Change::Local(op) => {
                 let news = self.locals.apply(op, now);
@@ -217,12 +218,13 @@ impl View {
         self.volumes.get(&crate::cluster::template::volume_name(claim_uid)).filter(|volume| volume.ours)
     }
 
-    /// Another PersistentVolume of the same volume, that is or may come to be in use. Ours have a volume each: somebody made it
-    /// by hand.
+    /// Another PersistentVolume of the same volume, whose bytes somebody uses or wants to keep. Ours have a volume each: it was
+    /// made by hand.
     #[must_use]
     pub fn shares(&self, volume: &Volume) -> Option<&Volume> {
-        let mut same = self.volumes.iter().filter(|other| !other.handle.is_empty() && other.handle == volume.handle);
-        same.find(|other| other.meta.name != volume.meta.name && other.phase != VolumePhase::Released)
+        let same = self.of_handle.get(&volume.handle).into_iter().flatten().filter(|name| **name != volume.meta.name);
+        same.filter_map(|name| self.volumes.get(name))
+            .find(|other| other.phase != VolumePhase::Released || other.policy != Policy::Delete)
     }
 
     /// The LocalVolume of that name.

@@ -76,20 +76,22 @@ impl<'a> Loops<'a> {
     fn open(self, device: &LoopDevice, write: bool) -> io::Result<File> {
         let flags = libc::O_NONBLOCK | libc::O_CLOEXEC | libc::O_NOFOLLOW;
         let file = OpenOptions::new().read(true).write(write).custom_flags(flags).open(&device.path)?;
-        self.check(device, file)
+        self.check(device, &file)?;
+        Ok(file)
     }
 
     /// Opens a device for writing, held exclusively: EBUSY where anybody has it mounted or held.
     pub(super) fn open_alone(self, device: &LoopDevice) -> io::Result<File> {
         let flags = libc::O_EXCL | libc::O_CLOEXEC | libc::O_NOFOLLOW;
         let file = OpenOptions::new().read(true).write(true).custom_flags(flags).open(&device.path)?;
-        self.check(device, file)
+        self.check(device, &file)?;
+        Ok(file)
     }
 
-    fn check(self, device: &LoopDevice, file: File) -> io::Result<File> {
-        let facts = sys::facts(&file)?;
+    fn check(self, device: &LoopDevice, file: &File) -> io::Result<()> {
+        let facts = sys::facts(file)?;
         if facts.is(libc::S_IFBLK) && facts.rdev == self.number_of(device.number)? {
-            return Ok(file);
+            return Ok(());
         }
         Err(io::Error::other(format!("{} is not loop device {}", device.path.display(), device.number)))
     }
@@ -103,8 +105,12 @@ impl<'a> Loops<'a> {
 
     /// What a loop device is attached to; `None` where to nothing or where it is gone.
     pub(super) fn status(self, number: u32) -> io::Result<Option<LoopInfo>> {
-        let asked = self.open(&self.device(number), false).and_then(|file| {
+        let device = self.device(number);
+        let flags = libc::O_NONBLOCK | libc::O_CLOEXEC | libc::O_NOFOLLOW;
+        let opened = OpenOptions::new().read(true).custom_flags(flags).open(&device.path);
+        let asked = opened.and_then(|file| {
             let _glimpse = Glimpse::of(&file);
+            self.check(&device, &file)?;
             sys::loop_status(&file)
         });
         match asked {

@@ -115,6 +115,9 @@ impl Sought<'_> {
     /// This process first, so that a mount it can see is reported as seen by it.
     fn processes(&self, users: &mut Vec<User>) -> io::Result<()> {
         let own = std::process::id();
+        // By the number that this process has in there: it may be another one.
+        let myself = std::fs::read_link(self.roots.proc.join("self")).ok();
+        let myself = myself.as_deref().and_then(Path::to_str).and_then(|pid| pid.parse::<u32>().ok());
         let mut pids = vec![own];
         for entry in std::fs::read_dir(&self.roots.proc)? {
             let name = entry?.file_name();
@@ -133,7 +136,7 @@ impl Sought<'_> {
                     }
                 }
             }
-            if self.is_used_by(&process, pid == own)? {
+            if self.is_used_by(&process, myself == Some(pid))? {
                 let command = std::fs::read_to_string(process.join("comm")).unwrap_or_default();
                 users.push(User::Descriptor { pid, command: command.trim().to_owned() });
             }

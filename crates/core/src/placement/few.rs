@@ -1,5 +1,6 @@
-//! One or two claims on a node with few pools, as nearly all pods and nodes are: every choice is looked at, and nothing is
-//! kept in memory between nodes. The answers are those of the search in [`pack`](super::pack), some times sooner.
+//! One or two claims on a node with few pools, as nearly all pods and nodes are: the best pool of each claim, and every pair
+//! only where both want the same one. Nothing is kept in memory between nodes. The answers are as good as those of the search
+//! in [`pack`](super::pack), some times sooner.
 
 use super::brief::{Brief, Kind};
 use super::pack::{filled, points};

@@ -7,7 +7,7 @@ use crate::cluster::objects::{NodeSeen, Storage};
 use crate::cluster::testing::{
     add_claim, add_local, add_pod, add_volume, claim, later, local, meta, patience, pod, view, volume,
 };
-use crate::cluster::view::{Change, Op};
+use crate::cluster::view::{Change, Key, Op};
 
 fn kinds(decision: &Decision) -> Vec<&'static str> {
     let kind = |action: &Action| match action {
@@ -108,9 +108,37 @@ fn a_volume_that_a_second_persistent_volume_names_is_not_wiped_under_it() {
     for phase in [VolumePhase::Pending, VolumePhase::Bound, VolumePhase::Other] {
         assert_eq!(about(&[], &[released.clone(), by_hand(phase)], &ready, later), ["say"]);
     }
+    let kept = Volume { policy: Policy::Retain, ..by_hand(VolumePhase::Released) };
+    assert_eq!(about(&[], &[released.clone(), kept], &ready, later), ["say"], "its bytes are to be kept");
     assert_eq!(about(&[], &[released.clone(), by_hand(VolumePhase::Released)], &ready, later), ["reclaim"]);
+    // A person gave it up on the node.
+    let freed = [bound(Some(Phase::Freed))];
+    assert_eq!(about(&[], &[released.clone(), by_hand(VolumePhase::Bound)], &freed, later), ["drop-volume"]);
     let elsewhere = Volume { handle: "another".to_owned(), ..by_hand(VolumePhase::Bound) };
     assert_eq!(about(&[], &[released, elsewhere], &ready, later), ["reclaim"]);
+}
+
+#[test]
+fn a_volume_is_looked_at_again_when_the_other_persistent_volume_goes() {
+    let now = Instant::now();
+    let mut view = view(now);
+    add_volume(&mut view, volume("c", 0, VolumePhase::Released), now);
+    add_local(&mut view, bound(Some(Phase::Ready)), now);
+    let other = Volume { meta: meta("mine"), ours: false, ..volume("c", 0, VolumePhase::Bound) };
+    add_volume(&mut view, other.clone(), now);
+    assert_eq!(kinds(&decide(&view, "c", later(now), &patience())), ["say"]);
+    let woken = view.apply(Change::Volume(Op::Deleted(other)), now);
+    assert_eq!(woken, [Key::Case("c".to_owned())]);
+    assert_eq!(kinds(&decide(&view, "c", later(now), &patience())), ["reclaim"]);
+}
+
+#[test]
+fn attempts_of_a_claim_that_came_to_be_refused_are_void() {
+    let asks = json!({
+        "metadata": {"annotations": { names::ANNOTATION_SELECTED_NODE: "" }},
+        "spec": {"accessModes": ["ReadWriteMany"]},
+    });
+    assert_eq!(about(&[claim("c", asks)], &[], &[local("c", 0, Some(Phase::Ready))], later), ["void"]);
 }
 
 #[test]

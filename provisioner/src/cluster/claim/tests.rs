@@ -7,6 +7,7 @@ fn judged(claim: &Claim, class: &Class) -> String {
     match judge(claim, Some(class)) {
         Judgement::Leave => "leave".to_owned(),
         Judgement::Refuse(refusal) => format!("{}: {}", refusal.reason, refusal.message),
+        Judgement::Doubt(refusal) => format!("doubt, {}: {}", refusal.reason, refusal.message),
         Judgement::Make(order) => format!("make {} {}", order.demand.bytes, order.demand.mode),
     }
 }
@@ -62,7 +63,7 @@ fn a_class_that_cannot_be_read_is_told_of_before_any_node_is_chosen() {
         }}}),
     );
     let said = judged(&early, &class("odd", &[("bedplate.dev/medium", "ssd")]));
-    assert!(said.starts_with("BadParameter") && said.contains("bedplate.dev/medium"), "{said}");
+    assert!(said.starts_with("doubt, BadParameter") && said.contains("bedplate.dev/medium"), "{said}");
     assert_eq!(judged(&early, &class("ssd", &[])), "leave");
 }
 
@@ -75,12 +76,15 @@ fn what_is_not_supported_is_told_of_though_no_node_will_ever_be_chosen() {
     for annotations in [none, ours] {
         let asks = |spec| claim("c", json!({"metadata": {"annotations": annotations}, "spec": spec}));
         let said = judged(&asks(json!({"accessModes": ["ReadWriteMany"]})), &plain);
-        assert!(said.starts_with("UnsupportedAccessMode"), "{said}");
+        assert!(said.starts_with("doubt, UnsupportedAccessMode"), "{said}");
         let said = judged(&asks(json!({"resources": {"requests": {"storage": "10E"}}})), &plain);
-        assert!(said.starts_with("BadSize"), "{said}");
+        assert!(said.starts_with("doubt, BadSize"), "{said}");
         assert_eq!(judged(&asks(json!({})), &plain), "leave", "somebody will choose a node");
         let import = json!({"apiGroup": "populators.example", "kind": "Import", "name": "x"});
         assert_eq!(judged(&asks(json!({"dataSourceRef": import})), &plain), "leave", "a populator's");
+        // Which the extender refuses all the same.
+        let said = judged(&asks(json!({"dataSourceRef": import, "accessModes": ["ReadWriteMany"]})), &plain);
+        assert!(said.starts_with("doubt, UnsupportedAccessMode"), "{said}");
     }
 }
 

@@ -33,6 +33,20 @@ impl View {
         keys
     }
 
+    /// The volume's own case, and those of others that name the same volume.
+    pub(super) fn volume_changed(&mut self, old: Option<&Volume>, new: Option<&Volume>) -> Vec<Key> {
+        let mut keys: Vec<Key> = case_of(new.or(old)).into_iter().collect();
+        for volume in old.into_iter().chain(new).filter(|volume| !volume.handle.is_empty()) {
+            forget(&mut self.of_handle, &volume.handle, &volume.meta.name);
+            let others = self.of_handle.get(&volume.handle).into_iter().flatten();
+            keys.extend(others.filter_map(|name| case_of(self.volumes.get(name))));
+        }
+        if let Some(new) = new.filter(|new| !new.handle.is_empty()) {
+            self.of_handle.entry(new.handle.clone()).or_default().insert(new.meta.name.clone());
+        }
+        keys
+    }
+
     pub(super) fn local_changed(&mut self, old: Option<&Local>, new: Option<&Local>, now: Instant) -> Vec<Key> {
         if let Some(old) = old {
             forget(&mut self.of_claim, &old.claim_uid, &old.meta.name);
@@ -115,7 +129,7 @@ impl View {
     }
 }
 
-pub(super) fn case_of(volume: Option<&Volume>) -> Option<Key> {
+fn case_of(volume: Option<&Volume>) -> Option<Key> {
     let volume = volume.filter(|volume| volume.ours)?;
     let uid = volume.meta.name.strip_prefix("pvc-")?;
     Some(Key::Case(uid.to_owned()))
