@@ -106,8 +106,8 @@ pub struct WipeSection {
     /// Bytes between checkpoints.
     #[serde(default = "chunk")]
     pub chunk: Bytes,
-    /// A wipe pauses while tasks stalled on I/O for more than this share of the last 10 seconds, in percent
-    /// (`/proc/pressure/io`, `some avg10`); 100 never pauses. Kernels without pressure figures never pause.
+    /// A wipe pauses, for two seconds at a time at most, while others keep its disk busy or tasks stall on I/O for more than
+    /// this share of the time, in percent; looked at once in a second of work, while the wipe is silent; 100 never pauses.
     #[serde(default = "pressure")]
     pub pause_above_io_pressure_percent: u8,
 }

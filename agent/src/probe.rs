@@ -20,7 +20,7 @@ use jiff::Timestamp;
 
 use crate::discover::Roots;
 
-mod neighbours;
+pub(crate) mod neighbours;
 mod pool;
 mod single;
 mod survey;

@@ -17,6 +17,7 @@ use bedplate_provisioner::surroundings::Surroundings;
 
 use crate::admin::{self, Admin, AdminError};
 use crate::config::Config;
+use crate::discover::Roots;
 use crate::metrics::Metrics;
 use crate::throttle;
 
@@ -100,7 +101,7 @@ impl Open {
         .map_err(ServingError::Interrupted)?
         .map_err(ServingError::Engine)?;
         let engine = Arc::new(engine);
-        let pause = throttle::by_pressure(PathBuf::from("/proc"), config.wipe.pause_above_io_pressure_percent);
+        let pause = throttle::by_neighbours(&Roots::default(), config.wipe.pause_above_io_pressure_percent);
         let queue = Arc::new(WipeQueue::start(&engine, &pause).map_err(ServingError::Queue)?);
         let metrics = Arc::new(Metrics::new().map_err(ServingError::Metrics)?);
         let scratch = config.state_dir.join("scratch");

@@ -25,7 +25,7 @@ pub use commands::CommandError;
 pub use create::{CreateError, CreateVolume, Misfit};
 pub use open::OpenError;
 pub use pools::PutPoolError;
-pub use portrait::{Known, Outline, Portrait};
+pub use portrait::{Knowledge, Known, Outline, Portrait};
 pub use release::ReleaseError;
 pub use serve::ServeError;
 pub use view::{PoolView, Progress, Ranges, Stage, VolumeView};

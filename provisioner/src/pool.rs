@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use bedplate_blockdev::{Dir, Host, HostError, Lock, PoolFacts};
 use bedplate_core::bytes::Bytes;
-use bedplate_core::ids::{LedgerId, PoolName};
+use bedplate_core::ids::{LedgerId, PoolName, VolumeId};
 use bedplate_core::ledger::{Ledger, PoolRecord};
 use bedplate_core::volume::{AnyVolume, GRAIN};
 use bedplate_core::wipe::{Level, ZeroMethod};
@@ -226,13 +226,18 @@ impl Pool {
     /// Bytes that a new volume may take now. `available` is what the host's filesystem still gives.
     pub fn free(&self, ledger: &Ledger, available: u64) -> Bytes {
         // Reserved volumes may or may not have taken their blocks yet: counted in full, so never over-committed.
+        self.free_beside(ledger, available, |_| true)
+    }
+
+    /// The same if only those Reserved volumes that are `counted` still had their blocks to take.
+    pub fn free_beside(&self, ledger: &Ledger, available: u64, counted: impl Fn(&VolumeId) -> bool) -> Bytes {
         let pending: u64 = ledger
             .volumes
             .values()
             .filter(|v| {
                 // Of every pool on this filesystem: they draw on the same room.
                 let beneath = ledger.pools.get(&v.spec().pool).map(|p| p.fs_uuid);
-                beneath == Some(self.record.fs_uuid) && matches!(v, AnyVolume::Reserved(_))
+                beneath == Some(self.record.fs_uuid) && matches!(v, AnyVolume::Reserved(_)) && counted(&v.spec().id)
             })
             .fold(0, |sum, v| sum.saturating_add(v.spec().bytes));
         let by_host = available.saturating_sub(pending).saturating_sub(self.config.reserve.get());

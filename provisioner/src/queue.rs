@@ -2,7 +2,9 @@
 //!
 //! A worker sleeps on the ledger's condition and wakes when something changed or a waiting volume deserves another look.
 
+use std::cell::Cell;
 use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
@@ -22,14 +24,28 @@ const SOON: Duration = Duration::from_millis(5);
 /// How often absent pools are looked for.
 const LOOK_FOR_POOLS: Duration = Duration::from_secs(5);
 
-/// Called between pieces of a wipe: waits while the disk's other users suffer. The argument is the stop flag.
-pub type Throttle = Arc<dyn Fn(&Stop) + Send + Sync>;
+/// How long a worker wipes until it looks for the disk's other users again.
+const WORK: Duration = Duration::from_secs(1);
+
+/// A worker between two pieces of a wipe: it reads and writes nothing until it is let go on.
+pub struct Pause<'a> {
+    /// Set when the queue is to end.
+    pub stop: &'a Stop,
+    /// The block device beneath the worker's pools (major, minor), where one is known.
+    pub device: Option<(u32, u32)>,
+    /// Whether no other worker of this queue wipes now.
+    pub alone: &'a dyn Fn() -> bool,
+}
+
+/// Called between pieces of a wipe, at most once in a second of work: waits while the disk's other users need it.
+pub type Throttle = Arc<dyn Fn(&Pause<'_>) + Send + Sync>;
 
 /// The running queue; dropping it stops every wipe at its next piece.
 pub struct WipeQueue {
     engine: Arc<Engine>,
     stop: Arc<Stop>,
     throttle: Throttle,
+    driving: Arc<AtomicUsize>,
     workers: Mutex<Vec<Worker>>,
 }
 
@@ -50,6 +66,7 @@ impl WipeQueue {
             engine: engine.clone(),
             stop: Arc::new(Stop::default()),
             throttle: throttle.clone(),
+            driving: Arc::default(),
             workers: Mutex::new(Vec::new()),
         };
         queue.follow()?;
@@ -72,11 +89,16 @@ impl WipeQueue {
                 continue;
             }
             let pools = Arc::new(Mutex::new(vec![pool.name]));
-            let (engine, stop, throttle) = (self.engine.clone(), self.stop.clone(), self.throttle.clone());
-            let theirs = pools.clone();
+            let (engine, stop, theirs) = (self.engine.clone(), self.stop.clone(), pools.clone());
+            let manners = Manners {
+                throttle: self.throttle.clone(),
+                driving: self.driving.clone(),
+                device: pool.device,
+                rested: Cell::new(None),
+            };
             let thread = std::thread::Builder::new()
                 .name("wipe".to_owned())
-                .spawn(move || work(&engine, &theirs, &stop, &throttle))?;
+                .spawn(move || work(&engine, &theirs, &stop, &manners))?;
             workers.push(Worker { device: pool.device, pools, thread });
         }
         drop(workers);
@@ -101,7 +123,35 @@ fn locked(pools: &Mutex<Vec<PoolName>>) -> MutexGuard<'_, Vec<PoolName>> {
     pools.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-fn work(engine: &Engine, pools: &Mutex<Vec<PoolName>>, stop: &Stop, throttle: &Throttle) {
+/// One worker's manners.
+struct Manners {
+    throttle: Throttle,
+    /// Workers that wipe now.
+    driving: Arc<AtomicUsize>,
+    device: Option<(u32, u32)>,
+    /// When this worker last looked for others.
+    rested: Cell<Option<Instant>>,
+}
+
+impl Manners {
+    fn drive(&self, engine: &Engine, id: &VolumeId, stop: &Stop) -> Result<Driven, WipeError> {
+        self.driving.fetch_add(1, Ordering::Relaxed);
+        let driven = engine.drive(id, stop, &|| self.between(stop));
+        self.driving.fetch_sub(1, Ordering::Relaxed);
+        driven
+    }
+
+    fn between(&self, stop: &Stop) {
+        if self.rested.get().is_some_and(|at| at.elapsed() < WORK) {
+            return;
+        }
+        let alone = || self.driving.load(Ordering::Relaxed) == 1;
+        (self.throttle)(&Pause { stop, device: self.device, alone: &alone });
+        self.rested.set(Some(Instant::now()));
+    }
+}
+
+fn work(engine: &Engine, pools: &Mutex<Vec<PoolName>>, stop: &Stop, manners: &Manners) {
     // When those that could not go on deserve another look.
     let mut later: BTreeMap<VolumeId, Instant> = BTreeMap::new();
     let mut retry = false;
@@ -127,7 +177,7 @@ fn work(engine: &Engine, pools: &Mutex<Vec<PoolName>>, stop: &Stop, throttle: &T
             engine.wait_for_work(&here, wake, &later, || stop.is_set() || open() != here);
             continue;
         };
-        match engine.drive(&id, stop, &|| throttle(stop)) {
+        match manners.drive(engine, &id, stop) {
             Ok(Driven::Freed | Driven::Nothing | Driven::Stopped | Driven::Stuck { .. }) => {}
             Ok(Driven::Waiting { users }) => {
                 tracing::info!(volume = %id, users, "wipe waits for the volume to be let go");

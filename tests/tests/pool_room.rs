@@ -18,6 +18,7 @@ on_each_host!(
     the_reserve_stays_with_the_host,
     a_host_that_fills_up_while_a_volume_is_made_keeps_nothing_of_it,
     many_at_once_never_get_more_than_there_is,
+    what_would_fit_beside_those_under_way_is_asked_to_wait,
 );
 
 fn free(engine: &Engine) -> u64 {
@@ -89,6 +90,41 @@ fn a_host_that_fills_up_while_a_volume_is_made_keeps_nothing_of_it(fs: &'static 
     full.store(false, Ordering::Relaxed);
     let made = wait(Duration::from_secs(10), || engine.create(&want_ext4("a", 250)).ok()).unwrap();
     wipe(&engine, &made.id).unwrap();
+}
+
+/// A volume that has its blocks and is not Ready counts twice until it is: what fits beside it is told to ask again, what
+/// does not is refused at once.
+fn what_would_fit_beside_those_under_way_is_asked_to_wait(fs: &'static str) {
+    let node = Node::new(fs, 512).unwrap();
+    let (reached, go_on) = (Arc::new(Barrier::new(2)), Arc::new(Barrier::new(2)));
+    let (there, on) = (reached.clone(), go_on.clone());
+    let (allocated, once) = (AtomicBool::new(false), AtomicBool::new(true));
+    let host = Meddler::new(Arc::new(LinuxHost::default()), move |op| {
+        if op == "allocate_backing" {
+            allocated.store(true, Ordering::Relaxed);
+        } else if allocated.load(Ordering::Relaxed) && once.swap(false, Ordering::Relaxed) {
+            there.wait();
+            on.wait();
+        }
+        None
+    });
+    let engine = open_on(Arc::new(host), &node.config, &node.boot).unwrap();
+    let room = free(&engine) / MIB;
+    std::thread::scope(|scope| {
+        let first = scope.spawn(|| engine.create(&want_ext4("a", room / 10 * 6)));
+        reached.wait();
+        let wait = engine.create(&want_ext4("b", room / 10 * 2)).unwrap_err();
+        let never = engine.create(&want_ext4("c", room)).unwrap_err();
+        go_on.wait();
+        assert!(
+            matches!(&wait, CreateError::Crowded { misfits, .. } if matches!(misfits[..], [Misfit::Crowded { .. }])),
+            "{wait:?}"
+        );
+        assert!(wait.to_string().contains("ask again"), "{wait}");
+        assert!(is_full(&never), "{never:?}");
+        first.join().unwrap().unwrap();
+    });
+    engine.create(&want_ext4("b", room / 10 * 2)).unwrap();
 }
 
 /// Fifty requests at once, with room for a part of them; and again once those are wiped.

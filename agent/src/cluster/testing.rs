@@ -7,7 +7,6 @@ use std::sync::Arc;
 use axum::body::Body as Answer;
 use axum::http::{Method, Request, Response};
 use bedplate_blockdev::fake::FakeHost;
-use bedplate_provisioner::engine::Stop;
 use bedplate_provisioner::queue::{Throttle, WipeQueue};
 use http_body_util::BodyExt;
 use kube::Client;
@@ -25,7 +24,7 @@ pub fn context(host: &FakeHost) -> (Arc<Context>, UnboundedReceiver<String>) {
     let client = Client::new(tower::service_fn(move |request| answer(request, tell.clone())), "default");
     let node: bedplate_core::ids::NodeName = "n1".parse().unwrap();
     let engine = Arc::new(engine_on(host));
-    let throttle: Throttle = Arc::new(|_: &Stop| ());
+    let throttle: Throttle = Arc::new(|_| ());
     let context = Context {
         events: Events::new(client.clone(), &node).0,
         client,

@@ -13,7 +13,7 @@ use bedplate_api::LocalVolume;
 use bedplate_api::local_volume::Phase;
 use bedplate_api::names::MANAGER_AGENT;
 use bedplate_core::chain::chain;
-use bedplate_provisioner::engine::{CommandError, CreateError, Engine, Known, Outline, Portrait, ReleaseError};
+use bedplate_provisioner::engine::{CommandError, CreateError, Engine, Knowledge, Known, ReleaseError};
 use futures::StreamExt;
 use kube::api::{Api, Patch, PatchParams};
 use kube::{Resource, ResourceExt};
@@ -231,22 +231,17 @@ impl Volumes {
             return;
         }
         let only = if std::mem::take(&mut self.missed) { None } else { only };
-        let portrait = self.context.engine.portrait();
-        let living: BTreeMap<&str, &Outline> = portrait.volumes.iter().map(|v| (v.name.as_str(), v)).collect();
         let names: Vec<String> = match only {
             Some(name) => self.tracked.contains_key(name).then(|| name.to_owned()).into_iter().collect(),
             None => self.tracked.keys().cloned().collect(),
         };
-        for name in names {
-            let known = match living.get(name.as_str()) {
-                Some(volume) => Known::Volume(Box::new((*volume).clone())),
-                None => self.context.engine.named(&name),
-            };
-            self.look_at(&name, &known, &portrait);
+        let knowledge = self.context.engine.knowledge(&names);
+        for (name, known) in names.iter().zip(&knowledge.known) {
+            self.look_at(name, known, &knowledge);
         }
     }
 
-    fn look_at(&mut self, name: &str, known: &Known, portrait: &Portrait) {
+    fn look_at(&mut self, name: &str, known: &Known, knowledge: &Knowledge) {
         let Some(tracked) = self.tracked.get_mut(name) else { return };
         let waits = tracked.retry.is_some_and(|at| at > Instant::now());
         if !waits {
@@ -255,7 +250,7 @@ impl Volumes {
         if tracked.working {
             return;
         }
-        let mut order = decide(portrait.ledger, known, &tracked.object);
+        let mut order = decide(knowledge.ledger, known, &tracked.object);
         let unmade = match known {
             Known::Never => true,
             Known::Volume(volume) => volume.phase == "Discarded",
@@ -264,9 +259,6 @@ impl Volumes {
         if let (Some(why), true, Order::Create(_) | Order::Report(_)) = (&tracked.refusal, unmade, &order) {
             order = Order::Refuse(why.clone());
         }
-        let directory = |volume: &Outline| {
-            portrait.pools.iter().find(|pool| pool.name == volume.pool).map(|pool| pool.directory.clone())
-        };
         let mut absent = false;
         let status = match order {
             Order::Create(wish) => {
@@ -302,7 +294,7 @@ impl Volumes {
                     _ => tracked.note.as_deref(),
                 };
                 absent = volume.absent.is_some();
-                of_volume(volume, note, directory(volume).as_deref())
+                of_volume(volume, note, knowledge.directories.get(&volume.pool).map(String::as_str))
             }
         };
         if tracked.writing || waits && tracked.written.is_none() && tracked.note.is_none() {
@@ -384,7 +376,7 @@ fn refused(error: &CreateError) -> Trouble {
     match error {
         // Used up since it was decided: decided again, it is lost.
         CreateError::Busy(_) | CreateError::UsedUp { .. } => Trouble::Later(None),
-        CreateError::Commit { .. } => Trouble::Later(Some(why)),
+        CreateError::Commit { .. } | CreateError::Crowded { .. } => Trouble::Later(Some(why)),
         CreateError::Taken { .. }
         | CreateError::BeingDeleted { .. }
         | CreateError::Contradiction { .. }

@@ -143,12 +143,12 @@ fn odd() -> io::Error {
     io::Error::new(io::ErrorKind::InvalidData, "fewer numbers than the kernel documents")
 }
 
-fn number(text: &str, index: usize) -> Option<u64> {
+pub(crate) fn number(text: &str, index: usize) -> Option<u64> {
     text.split_whitespace().nth(index)?.parse().ok()
 }
 
 /// The `total` of the `some` line of a pressure file (kernel Documentation/accounting/psi.rst), microseconds.
-fn some_total(text: &str) -> Option<u64> {
+pub(crate) fn some_total(text: &str) -> Option<u64> {
     text.lines()
         .find_map(|l| l.strip_prefix("some "))?
         .split_whitespace()

@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 use uuid::Uuid;
@@ -252,8 +253,20 @@ impl Ledger {
     /// The volume that has or last had this name, over or not; the living one first.
     #[must_use]
     pub fn named(&self, name: &str) -> Option<&AnyVolume> {
-        let of_name = || self.volumes.values().filter(|v| v.spec().name == name);
-        of_name().find(|v| !v.is_over()).or_else(|| of_name().max_by_key(|v| v.spec().created))
+        self.volumes.values().filter(|v| v.spec().name == name).max_by_key(|v| lately(v))
+    }
+
+    /// The same of every name at once.
+    #[must_use]
+    pub fn all_named(&self) -> BTreeMap<&str, &AnyVolume> {
+        let mut named: BTreeMap<&str, &AnyVolume> = BTreeMap::new();
+        for volume in self.volumes.values() {
+            let last = named.entry(&volume.spec().name).or_insert(volume);
+            if lately(volume) >= lately(last) {
+                *last = volume;
+            }
+        }
+        named
     }
 
     fn add(&mut self, volume: AnyVolume) -> Result<(), IllegalEvent> {
@@ -289,6 +302,11 @@ impl Ledger {
 }
 
 /// The first eight bytes of a name's SHA-256.
+/// By what the last of several volumes of one name is found.
+fn lately(volume: &AnyVolume) -> (bool, Timestamp) {
+    (!volume.is_over(), volume.spec().created)
+}
+
 fn digest(name: &str) -> u64 {
     Sha256::digest(name.as_bytes()).iter().take(8).fold(0, |sum, byte| sum << 8 | u64::from(*byte))
 }

@@ -51,6 +51,10 @@ pub enum Misfit {
     Level { pool: PoolName, best: Level, wants: Level },
     #[error("pool {pool} has {free} free of the {wants} asked (its host keeps a reserve of {reserve})")]
     Full { pool: PoolName, free: Bytes, wants: Bytes, reserve: Bytes },
+    #[error(
+        "pool {pool} may have the {wants} asked or only {free}: it is known when the volumes that are being made there are made, ask again"
+    )]
+    Crowded { pool: PoolName, free: Bytes, wants: Bytes },
     #[error("pool {pool} is draining: no new volumes are made in it")]
     Draining { pool: PoolName },
     #[error("pool {pool} has {left} of its {budget} operations a second left, {wants} are asked")]
@@ -81,6 +85,8 @@ pub enum CreateError {
     TooLarge { name: String, required: u64 },
     #[error("volume {name:?} fits nowhere on this node: {}", .misfits.iter().map(ToString::to_string).collect::<Vec<_>>().join("; "))]
     Misfit { name: String, misfits: Vec<Misfit> },
+    #[error("volume {name:?} cannot be made yet: {}", .misfits.iter().map(ToString::to_string).collect::<Vec<_>>().join("; "))]
+    Crowded { name: String, misfits: Vec<Misfit> },
     #[error("volume {name:?} could not be made in pool {pool}; nothing of it is left")]
     Host {
         name: String,
@@ -268,7 +274,14 @@ impl Engine {
         if misfits.iter().any(|m| !matches!(m, Misfit::NotNamed { .. })) {
             misfits.retain(|m| !matches!(m, Misfit::NotNamed { .. }));
         }
-        best.map(|(_, pool)| pool).ok_or(CreateError::Misfit { name: want.name.clone(), misfits })
+        best.map(|(_, pool)| pool).ok_or_else(|| {
+            let name = want.name.clone();
+            if misfits.iter().any(|m| matches!(m, Misfit::Crowded { .. })) {
+                CreateError::Crowded { name, misfits }
+            } else {
+                CreateError::Misfit { name, misfits }
+            }
+        })
     }
 
     /// Whether `bytes` of `class` fit into `pool`, and what is free there.
@@ -299,6 +312,12 @@ impl Engine {
         };
         let free = pool.free(ledger, available);
         if free.get() < bytes {
+            // Those under way may have taken their blocks already and count twice. What failed and could not be removed
+            // stays as it is: nothing to wait for.
+            let left = self.unmade.lock().unwrap_or_else(PoisonError::into_inner).clone();
+            if pool.free_beside(ledger, available, |id| left.contains(id)).get() >= bytes {
+                return Err(Misfit::Crowded { pool: name(), free, wants: Bytes(bytes) });
+            }
             return Err(Misfit::Full { pool: name(), free, wants: Bytes(bytes), reserve: pool.config.reserve });
         }
         Ok(free)

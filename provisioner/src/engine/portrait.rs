@@ -3,12 +3,16 @@
 use std::collections::BTreeMap;
 
 use bedplate_core::ids::{LedgerId, PoolName, VolumeId};
+use bedplate_core::ledger::Ledger;
 use bedplate_core::receipt::Receipt;
 use bedplate_core::volume::{AnyVolume, Claim, Mode, Origin};
 use bedplate_core::wipe::Level;
 
 use super::{Engine, PoolState, PoolView, Progress};
 use crate::receipts::ReceiptsError;
+
+/// How many names are looked up by a walk of their own.
+const FEW: usize = 2;
 
 /// A volume, without its extents.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -58,6 +62,17 @@ pub enum Known {
     Volume(Box<Outline>),
 }
 
+/// What the ledger knows of some names, at one moment.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Knowledge {
+    /// The ledger.
+    pub ledger: LedgerId,
+    /// Directory of every pool, where one is known.
+    pub directories: BTreeMap<PoolName, String>,
+    /// Of each name, in the order asked.
+    pub known: Vec<Known>,
+}
+
 /// Pools and volumes of one moment: each pool's free bytes count every volume of the list, and no other.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Portrait {
@@ -89,12 +104,34 @@ impl Engine {
 
     /// What the ledger knows of a name.
     pub fn named(&self, name: &str) -> Known {
+        self.knowledge(std::slice::from_ref(&name)).known.pop().unwrap_or(Known::Never)
+    }
+
+    /// What the ledger knows of some names. Asks no filesystem.
+    pub fn knowledge<N: AsRef<str>>(&self, names: &[N]) -> Knowledge {
         let states = self.pool_states();
         let progress = self.all_progress();
-        self.store.look(|ledger| match ledger.named(name) {
+        let known = |ledger: &Ledger, found: Option<&AnyVolume>, name: &str| match found {
             Some(volume) => Known::Volume(Box::new(outline(volume, &states, &progress))),
             None if ledger.is_used_up(name) => Known::UsedUp,
             None => Known::Never,
+        };
+        self.store.look(|ledger| {
+            // One walk over the volumes for many names; few are walked to one by one.
+            let known = if names.len() > FEW {
+                let named = ledger.all_named();
+                names.iter().map(AsRef::as_ref).map(|name| known(ledger, named.get(name).copied(), name)).collect()
+            } else {
+                names.iter().map(AsRef::as_ref).map(|name| known(ledger, ledger.named(name), name)).collect()
+            };
+            let directories = states.iter().filter_map(|(name, state)| {
+                let directory = match &state.open {
+                    Ok(_) => state.config.directory.display().to_string(),
+                    Err(_) => ledger.pools.get(name)?.directory.clone(),
+                };
+                Some((name.clone(), directory))
+            });
+            Knowledge { ledger: ledger.id, directories: directories.collect(), known }
         })
     }
 

@@ -22,7 +22,7 @@ const PIECE: u64 = 4 << 20;
 /// Writes of zeroes in flight.
 const IN_FLIGHT: usize = 2;
 
-/// Zeroes to write from: untouched anonymous memory, which the kernel backs by its one page of zeroes.
+/// Zeroes to write from: mapped and never touched, so that the kernel backs them by its one (huge) page of zeroes.
 static ZEROES: OnceLock<Aligned> = OnceLock::new();
 
 fn zeroes() -> &'static [u8] {

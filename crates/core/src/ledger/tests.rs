@@ -39,6 +39,32 @@ fn pruning_keeps_every_living_volume_and_the_newest_tombstones() {
 }
 
 #[test]
+fn of_several_volumes_of_one_name_the_living_one_is_meant_else_the_newest() {
+    let mut ledger = Ledger::new(LedgerId(Uuid::nil()), "n".parse().unwrap());
+    let mut add = |i: usize, created: i64, name: &str, over: bool| {
+        let created = Timestamp::from_second(created).unwrap();
+        ledger.apply(Event::Reserved { spec: Spec { created, name: name.to_owned(), ..spec(i) } }).unwrap();
+        if over {
+            ledger.apply(Event::Volume { id: spec(i).id, change: Change::Discarded }).unwrap();
+        }
+    };
+    add(1, 30, "gone", true);
+    add(2, 20, "gone", true);
+    add(3, 10, "here", false);
+    add(4, 40, "here", true);
+    add(5, 50, "alone", true);
+    for (name, id) in [("gone", "v1"), ("here", "v3"), ("alone", "v5")] {
+        assert_eq!(ledger.named(name).unwrap().spec().id.as_str(), id, "{name}");
+    }
+    let all = ledger.all_named();
+    assert_eq!(all.len(), 3);
+    for (name, volume) in all {
+        assert_eq!(ledger.named(name), Some(volume), "{name}");
+    }
+    assert_eq!(ledger.named("never"), None);
+}
+
+#[test]
 fn an_id_is_never_used_again() {
     let mut ledger = Ledger::new(LedgerId(Uuid::nil()), "n".parse().unwrap());
     ledger.apply(Event::Reserved { spec: spec(1) }).unwrap();

@@ -45,7 +45,7 @@ impl CreateError {
                 E::LimitTooSmall { .. } | E::TooLarge { .. } => Code::OutOfRange,
                 E::Misfit { .. } => Code::ResourceExhausted,
                 E::Taken { .. } | E::UsedUp { .. } => Code::AlreadyExists,
-                E::Busy(_) | E::BeingDeleted { .. } => Code::Aborted,
+                E::Busy(_) | E::Crowded { .. } | E::BeingDeleted { .. } => Code::Aborted,
                 // Nothing that anybody could use is left, now or after a restart.
                 E::Host { .. } | E::HostAndCleanup { .. } => Code::Internal,
                 // The record may have reached the disk: after a restart the volume may exist. Only a code that says
