@@ -47,7 +47,8 @@ impl Events {
     pub fn new(client: Client, node: &NodeName) -> (Self, impl Future<Output = ()> + Send + use<>) {
         let (queue, mut waiting) = mpsc::channel::<Notice>(BACKLOG);
         let reporter = Reporter { controller: MANAGER_AGENT.to_owned(), instance: Some(node.to_string()) };
-        let recorder = Recorder::new(client, reporter);
+        // A recorder remembers for minutes what it told, to count repetitions up. What is normal happens once an object.
+        let recorder = Recorder::new(client.clone(), reporter.clone());
         let work = async move {
             while let Some(Notice { kind, mut about, reason, mut note }) = waiting.recv().await {
                 note.truncate(note.floor_char_boundary(LONGEST));
@@ -60,7 +61,11 @@ impl Events {
                     action: reason.to_owned(),
                     secondary: None,
                 };
-                if let Err(error) = recorder.publish(&event, &about).await {
+                let told = match event.type_ {
+                    EventType::Warning => recorder.publish(&event, &about).await,
+                    EventType::Normal => Recorder::new(client.clone(), reporter.clone()).publish(&event, &about).await,
+                };
+                if let Err(error) = told {
                     tracing::warn!(reason, error = %chain(&error), "an event could not be written");
                 }
             }

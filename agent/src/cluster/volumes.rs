@@ -28,7 +28,8 @@ use super::status::{of_none, of_volume, with_conditions};
 use super::watch::{News, follow};
 use track::{Tracked, write_due};
 
-/// How many volumes are made, released or retained at once: enough to share fsyncs of the journal.
+/// How many volumes are made, released or retained at once, and how many told of: enough to share fsyncs of the journal, and
+/// no more connections to the API server than that.
 const AT_ONCE: usize = 8;
 /// When something that could not be done is tried again.
 const AGAIN: Duration = Duration::from_secs(1);
@@ -58,6 +59,7 @@ struct Volumes {
     tracked: BTreeMap<String, Tracked>,
     beside: JoinSet<Done>,
     slots: Arc<Semaphore>,
+    pens: Arc<Semaphore>,
     /// Whether something was heard in a silence and not looked at.
     missed: bool,
 }
@@ -77,6 +79,7 @@ pub async fn run(context: Arc<Context>) -> std::convert::Infallible {
         tracked: BTreeMap::new(),
         beside: JoinSet::new(),
         slots: Arc::new(Semaphore::new(AT_ONCE)),
+        pens: Arc::new(Semaphore::new(AT_ONCE)),
         missed: false,
     };
     loop {
@@ -328,7 +331,10 @@ impl Volumes {
     /// Tell the API server, once everything told is durable.
     fn write(&mut self, name: &str, status: bedplate_api::LocalVolumeStatus) {
         let (name, engine, api) = (name.to_owned(), self.context.engine.clone(), self.api.clone());
+        let pens = self.pens.clone();
         self.beside.spawn(async move {
+            // Never closed.
+            let _pen = pens.acquire_owned().await.ok();
             let durable = tokio::task::spawn_blocking(move || engine.durable()).await;
             let result = match durable {
                 Ok(Ok(())) => {

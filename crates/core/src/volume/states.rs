@@ -280,6 +280,14 @@ impl<S> Volume<S> {
     fn into<T>(self, change: Change, state: impl FnOnce(S) -> T) -> Step<T> {
         (change, Volume { spec: self.spec, state: state(self.state) })
     }
+
+    /// Of what is over, what its class and its claim said besides is told by its receipt, and kept there alone.
+    fn into_tombstone<T>(mut self, change: Change, state: impl FnOnce(S) -> T) -> Step<T> {
+        self.spec.parameters.clear();
+        self.spec.claim.labels.clear();
+        self.spec.mkfs_options = Vec::new();
+        self.into(change, state)
+    }
 }
 
 impl Volume<Reserved> {
@@ -297,7 +305,7 @@ impl Volume<Reserved> {
 
     /// It was never made, or what was made was removed unseen.
     pub fn discard(self) -> Step<Discarded> {
-        self.into(Change::Discarded, |_| Discarded)
+        self.into_tombstone(Change::Discarded, |_| Discarded)
     }
 }
 
@@ -440,7 +448,7 @@ impl Volume<Verifying> {
 impl Volume<Verified> {
     /// Its space was given back.
     pub fn free(self) -> Step<Freed> {
-        self.into(Change::Freed, |s| Freed { receipt: s.receipt.number })
+        self.into_tombstone(Change::Freed, |s| Freed { receipt: s.receipt.number })
     }
 }
 
