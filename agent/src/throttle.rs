@@ -20,22 +20,42 @@ const LONGEST: Duration = Duration::from_secs(2);
 /// How long the wipe is silent at least, to hear others.
 const SILENCE: Duration = Duration::from_millis(25);
 
+/// Microseconds so far, each where it is known.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+struct Figures {
+    /// That the disk had work.
+    busy: Option<u64>,
+    /// That some task stalled on I/O.
+    stalled: Option<u64>,
+}
+
 /// A throttle that pauses while others take more than `percent` of the time; 100 never pauses.
 pub fn by_neighbours(roots: &Roots, percent: u8) -> Throttle {
     let (devices, pressure) = (roots.sys.join("dev/block"), roots.proc.join("pressure/io"));
     Arc::new(move |pause: &Pause<'_>| {
-        if percent >= 100 {
-            return;
-        }
-        let disk = pause.device.and_then(|device| counters(&devices, device));
-        let until = Instant::now() + LONGEST;
-        while !pause.stop.is_set() && Instant::now() < until {
-            let pressure = (pause.alone)().then_some(pressure.as_path());
-            if share(disk.as_deref(), pressure) * 100.0 <= f64::from(percent) {
-                return;
-            }
+        if percent < 100 {
+            let disk = pause.device.and_then(|device| counters(&devices, device));
+            give_way(pause, percent, &|alone| figures(disk.as_deref(), alone.then_some(&pressure)));
         }
     })
+}
+
+/// Wait while others take more than `percent`. `look` is told whether this wipe is the only one.
+fn give_way(pause: &Pause<'_>, percent: u8, look: &dyn Fn(bool) -> Figures) {
+    let until = Instant::now() + LONGEST;
+    while !pause.stop.is_set() && Instant::now() < until {
+        let alone = (pause.alone)();
+        let (start, before) = (Instant::now(), look(alone));
+        std::thread::park_timeout(SILENCE);
+        let (after, micros) = (look(alone), start.elapsed().as_micros().max(1));
+        let grown = |before: Option<u64>, after: Option<u64>| {
+            before.zip(after).map_or(0, |(before, after)| u128::from(after.saturating_sub(before)))
+        };
+        let most = grown(before.busy, after.busy).max(grown(before.stalled, after.stalled));
+        if most * 100 <= micros * u128::from(percent) {
+            return;
+        }
+    }
 }
 
 /// Where the counters of a device's whole disk are.
@@ -45,122 +65,79 @@ fn counters(devices: &Path, (major, minor): (u32, u32)) -> Option<PathBuf> {
     Some(disk.join("stat"))
 }
 
-/// The share of a silence, 0 to 1, in which the disk had work or some task stalled on I/O, whichever is more.
-fn share(disk: Option<&Path>, pressure: Option<&Path>) -> f64 {
-    let read = |path: Option<&Path>| path.and_then(|path| fs::read_to_string(path).ok());
-    // Microseconds, both.
-    let look = || {
-        (read(disk).and_then(|text| Some(number(&text, 9)? * 1000)), read(pressure).and_then(|text| some_total(&text)))
-    };
-    let (start, before) = (Instant::now(), look());
-    std::thread::park_timeout(SILENCE);
-    let (after, micros) = (look(), start.elapsed().as_micros().max(1) as f64);
-    let grown = |before: Option<u64>, after: Option<u64>| after.unwrap_or(0).saturating_sub(before.unwrap_or(u64::MAX));
-    grown(before.0, after.0).max(grown(before.1, after.1)) as f64 / micros
+fn figures(disk: Option<&Path>, pressure: Option<&PathBuf>) -> Figures {
+    Figures {
+        busy: disk.and_then(|path| number(&fs::read_to_string(path).ok()?, 9)).map(|millis| millis * 1000),
+        stalled: pressure.and_then(|path| some_total(&fs::read_to_string(path).ok()?)),
+    }
 }
 
 #[cfg(test)]
 mod tests {
-    use std::sync::atomic::{AtomicBool, Ordering};
-
     use bedplate_provisioner::engine::Stop;
 
     use super::*;
 
-    /// A machine with one partitioned disk, whose counters a thread moves on.
-    struct Machine {
-        dir: tempfile::TempDir,
-    }
-
-    impl Machine {
-        fn new() -> Self {
-            let dir = tempfile::tempdir().unwrap();
-            let part = dir.path().join("sys/devices/sda/sda1");
-            fs::create_dir_all(&part).unwrap();
-            fs::create_dir_all(dir.path().join("sys/dev/block")).unwrap();
-            fs::create_dir_all(dir.path().join("proc/pressure")).unwrap();
-            fs::write(part.join("partition"), "1").unwrap();
-            std::os::unix::fs::symlink(&part, dir.path().join("sys/dev/block/8:1")).unwrap();
-            let machine = Self { dir };
-            machine.tell(0, 0);
-            machine
-        }
-
-        /// The disk's busy milliseconds, the machine's stalled microseconds.
-        fn tell(&self, ticks: u64, stalled: u64) {
-            let put = |path: &str, text: String| {
-                let (at, next) = (self.dir.path().join(path), self.dir.path().join("next"));
-                fs::write(&next, text).unwrap();
-                fs::rename(next, at).unwrap();
-            };
-            put("sys/devices/sda/stat", format!("1 0 8 1 1 0 8 1 0 {ticks} 2 0 0 0 0 0 0"));
-            put(
-                "proc/pressure/io",
-                format!("some avg10=99.00 avg60=9.00 avg300=0.00 total={stalled}\nfull avg10=0 total=0\n"),
-            );
-        }
-
-        /// How long a worker pauses while each millisecond adds so much to the figures.
-        fn pauses(&self, each: (u64, u64), alone: bool, device: Option<(u32, u32)>) -> Duration {
-            let roots =
-                Roots { sys: self.dir.path().join("sys"), proc: self.dir.path().join("proc"), ..Roots::default() };
-            let (over, stop) = (AtomicBool::new(false), Stop::default());
-            std::thread::scope(|scope| {
-                scope.spawn(|| {
-                    let start = Instant::now();
-                    while !over.load(Ordering::Relaxed) {
-                        let past = u64::try_from(start.elapsed().as_micros()).unwrap();
-                        self.tell(past * each.0 / 1000, past * each.1 / 1000);
-                        std::thread::park_timeout(Duration::from_millis(1));
-                    }
-                });
-                let start = Instant::now();
-                by_neighbours(&roots, 40)(&Pause { stop: &stop, device, alone: &|| alone });
-                over.store(true, Ordering::Relaxed);
-                start.elapsed()
-            })
-        }
-    }
-
-    const SDA1: Option<(u32, u32)> = Some((8, 1));
-
-    #[test]
-    fn what_the_wipe_itself_caused_before_makes_nobody_wait() {
-        let machine = Machine::new();
-        machine.tell(1_000_000, 1_000_000_000);
-        assert!(machine.pauses((0, 0), true, SDA1) < LONGEST / 2);
+    /// How long a worker pauses at 40 % on a machine whose figures grow by so many parts in a thousand of the time.
+    fn pauses(busy: Option<u128>, stalled: Option<u128>, alone: bool) -> Duration {
+        let start = Instant::now();
+        let now = |part: u128| u64::try_from(start.elapsed().as_micros() * part / 1000).unwrap();
+        // Both were busy all the time before: with the wipe itself.
+        let look = |alone: bool| Figures {
+            busy: busy.map(|part| 1 << 40 | now(part)),
+            stalled: stalled.filter(|_| alone).map(|part| 1 << 40 | now(part)),
+        };
+        give_way(&Pause { stop: &Stop::default(), device: None, alone: &|| alone }, 40, &look);
+        start.elapsed()
     }
 
     #[test]
-    fn a_neighbour_on_another_partition_is_given_way_to_and_the_wipe_goes_on_in_the_end() {
-        assert!(Machine::new().pauses((1, 0), false, SDA1) >= LONGEST);
+    fn only_what_happens_while_the_wipe_is_silent_makes_it_wait() {
+        assert!(pauses(Some(0), Some(0), true) < LONGEST);
+        assert!(pauses(Some(0), Some(0), true) >= SILENCE);
+        assert!(pauses(Some(300), Some(300), true) < LONGEST);
+    }
+
+    #[test]
+    fn a_neighbour_is_given_way_to_and_the_wipe_goes_on_in_the_end() {
+        assert!(pauses(Some(900), Some(0), false) >= LONGEST);
     }
 
     #[test]
     fn stalled_tasks_count_unless_another_wipe_of_ours_may_be_what_they_wait_for() {
-        let machine = Machine::new();
-        assert!(machine.pauses((0, 900), true, SDA1) >= LONGEST);
-        assert!(machine.pauses((0, 900), false, SDA1) < LONGEST / 2);
+        assert!(pauses(Some(0), Some(900), true) >= LONGEST);
+        assert!(pauses(Some(0), Some(900), false) < LONGEST);
     }
 
     #[test]
     fn a_machine_without_the_figures_never_waits() {
-        let machine = Machine::new();
-        fs::remove_file(machine.dir.path().join("proc/pressure/io")).unwrap();
-        fs::remove_dir(machine.dir.path().join("proc/pressure")).unwrap();
-        let roots =
-            Roots { sys: machine.dir.path().join("none"), proc: machine.dir.path().join("none"), ..Roots::default() };
-        let start = Instant::now();
-        by_neighbours(&roots, 0)(&Pause { stop: &Stop::default(), device: SDA1, alone: &|| true });
-        assert!(start.elapsed() < LONGEST / 2);
+        assert!(pauses(None, None, true) < LONGEST);
     }
 
     #[test]
     fn a_queue_that_ends_waits_for_nobody() {
         let stop = Stop::default();
         stop.set();
-        let start = Instant::now();
-        by_neighbours(&Roots::default(), 0)(&Pause { stop: &stop, device: None, alone: &|| true });
-        assert!(start.elapsed() < SILENCE);
+        give_way(&Pause { stop: &stop, device: None, alone: &|| true }, 0, &|_| panic!("nothing to look at"));
+    }
+
+    #[test]
+    fn a_partition_is_judged_by_its_whole_disk() {
+        let dir = tempfile::tempdir().unwrap();
+        let (disk, devices, pressure) = (dir.path().join("sda"), dir.path().join("block"), dir.path().join("io"));
+        fs::create_dir_all(disk.join("sda1")).unwrap();
+        fs::create_dir(&devices).unwrap();
+        fs::write(disk.join("sda1/partition"), "1").unwrap();
+        fs::write(disk.join("stat"), "1 0 8 1 1 0 8 1 0 7 2 0 0 0 0 0 0").unwrap();
+        fs::write(&pressure, "some avg10=99.00 avg60=9.00 avg300=0.00 total=5\nfull avg10=0 total=0\n").unwrap();
+        for (number, of) in [("8:0", "sda"), ("8:1", "sda/sda1")] {
+            std::os::unix::fs::symlink(dir.path().join(of), devices.join(number)).unwrap();
+        }
+        for device in [(8, 0), (8, 1)] {
+            let stat = counters(&devices, device).unwrap();
+            assert_eq!(figures(Some(&stat), Some(&pressure)), Figures { busy: Some(7_000), stalled: Some(5) });
+        }
+        assert_eq!(counters(&devices, (8, 2)), None);
+        assert_eq!(figures(Some(&devices.join("none")), None), Figures::default());
     }
 }

@@ -12,21 +12,29 @@ use bedplate_core::extent::PhysicalMap;
 /// Called with the name of each call before it is made; `Some` is the call's answer instead.
 pub type Hook = Box<dyn FnMut(&str) -> Option<HostError> + Send>;
 
+/// The same for a call that is to be kept waiting while others go on.
+pub type Gate = Box<dyn Fn(&str) + Send + Sync>;
+
 /// The machine.
 pub struct Meddler {
     inner: Arc<dyn Host>,
     hook: Mutex<Hook>,
     /// Every look for a signature says "blank".
     pub blind: bool,
+    /// Passed before the hook.
+    pub gate: Option<Gate>,
 }
 
 impl Meddler {
     /// In front of `inner`.
     pub fn new(inner: Arc<dyn Host>, hook: impl FnMut(&str) -> Option<HostError> + Send + 'static) -> Self {
-        Self { inner, hook: Mutex::new(Box::new(hook)), blind: false }
+        Self { inner, hook: Mutex::new(Box::new(hook)), blind: false, gate: None }
     }
 
     fn before(&self, op: &str) -> Result<&dyn Host, HostError> {
+        if let Some(gate) = &self.gate {
+            gate(op);
+        }
         match (self.hook.lock().unwrap_or_else(PoisonError::into_inner))(op) {
             Some(error) => Err(error),
             None => Ok(&*self.inner),

@@ -99,15 +99,15 @@ fn what_would_fit_beside_those_under_way_is_asked_to_wait(fs: &'static str) {
     let (reached, go_on) = (Arc::new(Barrier::new(2)), Arc::new(Barrier::new(2)));
     let (there, on) = (reached.clone(), go_on.clone());
     let (allocated, once) = (AtomicBool::new(false), AtomicBool::new(true));
-    let host = Meddler::new(Arc::new(LinuxHost::default()), move |op| {
+    let mut host = Meddler::new(Arc::new(LinuxHost::default()), |_| None);
+    host.gate = Some(Box::new(move |op| {
         if op == "allocate_backing" {
             allocated.store(true, Ordering::Relaxed);
         } else if allocated.load(Ordering::Relaxed) && once.swap(false, Ordering::Relaxed) {
             there.wait();
             on.wait();
         }
-        None
-    });
+    }));
     let engine = open_on(Arc::new(host), &node.config, &node.boot).unwrap();
     let room = free(&engine) / MIB;
     std::thread::scope(|scope| {

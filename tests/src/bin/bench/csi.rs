@@ -22,6 +22,7 @@ use tonic::transport::Channel;
 
 use crate::Settings;
 use crate::report::{Report, median};
+use crate::wipe::run;
 
 /// Bytes of a volume: small, so that `mkfs` and the journal and not the disk are measured.
 const BYTES: i64 = 64 << 20;
@@ -31,6 +32,7 @@ pub fn measure(settings: &Settings, report: &mut Report) -> anyhow::Result<()> {
     // Room for a hundred twice: while one is being made, its bytes count beside the blocks that it has taken already.
     let ground = HostFs::make(Recipe { written: true, ..Recipe::new("ext4", 14 << 30) })?;
     let work = bedplate_tests::loopfs::real_dir()?;
+    let _mounts = Mounts { below: work.path().to_owned() };
     let agent = Agent::start(work.path(), &ground)?;
     let runtime = tokio::runtime::Runtime::new()?;
     runtime.block_on(async {
@@ -111,6 +113,28 @@ impl Drop for Agent {
         if matches!(self.child.try_wait(), Ok(None)) {
             let _ = self.child.kill();
             let _ = self.child.wait();
+        }
+    }
+}
+
+/// Takes away the mounts below a folder when dropped, where a bench that failed left some; their loop devices were made to
+/// detach themselves with the last mount or are detached here.
+struct Mounts {
+    below: PathBuf,
+}
+
+impl Drop for Mounts {
+    fn drop(&mut self) {
+        let Ok(mounts) = procfs::process::Process::myself().and_then(|own| own.mountinfo()) else { return };
+        for mount in mounts.0.iter().rev().filter(|mount| mount.mount_point.starts_with(&self.below)) {
+            let point = mount.mount_point.display().to_string();
+            if let Err(error) = run("umount", &[&point]) {
+                eprintln!("left behind: {error:#}");
+            }
+            if let Some(source) = mount.mount_source.as_deref().filter(|source| source.starts_with("/dev/loop")) {
+                // Detached already where it was told to be with its last user.
+                let _ = run("losetup", &["--detach", source]);
+            }
         }
     }
 }

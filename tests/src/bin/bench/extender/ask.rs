@@ -141,29 +141,30 @@ impl Client {
 /// A pod's requests.
 pub struct Question {
     pod: usize,
+    nodes: Vec<usize>,
     pub filter: Sent,
     pub prioritize: Sent,
 }
 
 impl Question {
     /// Ask once, so that prioritize can name the survivors.
-    pub fn prepare(cluster: &Cluster, client: &mut Client, nodes: &[usize], pod: usize) -> Result<Self> {
-        let filter = Sent::post("/filter", &cluster.request(Some(pod), nodes));
-        let survivors = truth(cluster, nodes, pod);
+    pub fn prepare(cluster: &Cluster, client: &mut Client, nodes: Vec<usize>, pod: usize) -> Result<Self> {
+        let filter = Sent::post("/filter", &cluster.request(Some(pod), &nodes));
+        let survivors = truth(cluster, &nodes, pod);
         let prioritize = Sent::post("/prioritize", &cluster.request(Some(pod), &survivors));
-        let question = Self { pod, filter, prioritize };
-        question.check(cluster, client, nodes)?;
+        let question = Self { pod, nodes, filter, prioritize };
+        question.check(cluster, client)?;
         Ok(question)
     }
 
     /// Compare an answer with brute force.
-    pub fn check(&self, cluster: &Cluster, client: &mut Client, nodes: &[usize]) -> Result<()> {
+    pub fn check(&self, cluster: &Cluster, client: &mut Client) -> Result<()> {
         let expected: BTreeSet<&str> =
-            truth(cluster, nodes, self.pod).into_iter().map(|node| cluster.names[node].as_str()).collect();
+            truth(cluster, &self.nodes, self.pod).into_iter().map(|node| cluster.names[node].as_str()).collect();
         let answer: Value = serde_json::from_slice(client.ask(&self.filter)?)?;
         let names = answer["NodeNames"].as_array().context("no NodeNames")?;
         let found: BTreeSet<&str> = names.iter().filter_map(Value::as_str).collect();
-        ensure!(!found.is_empty() && found.len() < nodes.len(), "a question that tells nothing apart");
+        ensure!(!found.is_empty() && found.len() < self.nodes.len(), "a question that tells nothing apart");
         ensure!(found == expected, "pod-{}: {} nodes found, {} by brute force", self.pod, found.len(), expected.len());
         let scores: Value = serde_json::from_slice(client.ask(&self.prioritize)?)?;
         let scores = scores.as_array().context("no scores")?;
