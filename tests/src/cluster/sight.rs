@@ -14,7 +14,7 @@ use kube::api::ListParams;
 use kube::runtime::watcher::Config;
 
 use super::objects::{BLOCKS, FOUND, TICKS, WROTE};
-use super::wait::{SOON, until, until_gone, until_one};
+use super::wait::{SOON, until, until_gone, until_gone_within, until_one};
 use super::{Ground, Site};
 
 /// A claim and what stands behind it.
@@ -30,7 +30,12 @@ pub struct Bound {
     pub node: String,
     /// Its id there.
     pub handle: String,
+    /// Its size in bytes.
+    pub bytes: u64,
 }
+
+/// Bytes a millisecond of a disk that is slow and shared: 50 MB/s.
+const SLOW: u64 = 50_000;
 
 impl Site {
     /// Waits until a claim is bound, and says to what.
@@ -55,13 +60,14 @@ impl Site {
         let local = object.annotations().get(names::ANNOTATION_LOCAL_VOLUME).cloned();
         let local = local.with_context(|| format!("{volume} names no LocalVolume"))?;
         let csi = object.spec.as_ref().and_then(|spec| spec.csi.as_ref()).context("no CSI volume")?;
-        let node = self.all::<LocalVolume>().get(&local).await?.spec.node_name;
+        let spec = self.all::<LocalVolume>().get(&local).await?.spec;
         Ok(Bound {
             claim_uid: claim.uid().context("a claim without a uid")?,
             handle: csi.volume_handle.clone(),
             volume,
             local,
-            node,
+            node: spec.node_name,
+            bytes: u64::try_from(spec.bytes)?,
         })
     }
 
@@ -180,7 +186,9 @@ impl Site {
 
     /// Waits until nothing of a volume is left in the cluster but the receipt of its claim, which it gives.
     pub async fn wiped(&self, volume: &Bound) -> Result<WipeReceipt> {
-        until_gone::<PersistentVolume>(self.all(), &volume.volume).await?;
+        // A story may have taken a whole disk, which is written and read once.
+        let within = SOON + Duration::from_millis(2 * volume.bytes / SLOW);
+        until_gone_within::<PersistentVolume>(self.all(), &volume.volume, within).await?;
         until_gone::<LocalVolume>(self.all(), &volume.local).await?;
         let receipt = until::<WipeReceipt, _>(self.all(), Config::default(), "a receipt by claim", SOON, |there| {
             there.values().find(|receipt| receipt.spec.claim_uid == volume.claim_uid).cloned()

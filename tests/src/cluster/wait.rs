@@ -98,7 +98,12 @@ pub async fn until_one<K: Object, T>(
 
 /// Waits until there is no object of that name.
 pub async fn until_gone<K: Object>(api: Api<K>, name: &str) -> Result<()> {
-    until_one(api, name, "gone", SOON, |object| object.is_none().then_some(())).await
+    until_gone_within(api, name, SOON).await
+}
+
+/// The same for what takes longer than a moment.
+pub async fn until_gone_within<K: Object>(api: Api<K>, name: &str, within: Duration) -> Result<()> {
+    until_one(api, name, "gone", within, |object| object.is_none().then_some(())).await
 }
 
 fn key<K: Resource>(object: &K) -> String {
