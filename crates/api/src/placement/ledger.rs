@@ -80,13 +80,7 @@ impl Ledger {
     /// The places of nodes that are asked for one after another.
     #[must_use]
     pub fn slots<'a>(&mut self, names: impl Iterator<Item = &'a str>) -> Vec<Option<Slot>> {
-        let mut before = Slot::MAX;
-        let mut slot = |name| {
-            let found = self.names.find_after(before, name);
-            before = found.unwrap_or(before);
-            found
-        };
-        names.map(&mut slot).collect()
+        self.names.find_all(names)
     }
 
     /// Whether the node at a place has that name.
