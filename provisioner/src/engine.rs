@@ -48,6 +48,8 @@ pub struct Engine {
     receipts: crate::receipts::Log,
     /// Creations of this run that failed and could not clean up.
     unmade: Mutex<BTreeSet<VolumeId>>,
+    /// Volumes that a call is making at this moment.
+    making: Mutex<BTreeSet<VolumeId>>,
 }
 
 /// A pool that the engine was told of.

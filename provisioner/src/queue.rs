@@ -123,6 +123,22 @@ fn locked(pools: &Mutex<Vec<PoolName>>) -> MutexGuard<'_, Vec<PoolName>> {
     pools.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
+/// One of those that wipe now, until dropped.
+struct Driver<'a>(&'a AtomicUsize);
+
+impl<'a> Driver<'a> {
+    fn of(all: &'a AtomicUsize) -> Self {
+        all.fetch_add(1, Ordering::Relaxed);
+        Self(all)
+    }
+}
+
+impl Drop for Driver<'_> {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
 /// One worker's manners.
 struct Manners {
     throttle: Throttle,
@@ -135,10 +151,8 @@ struct Manners {
 
 impl Manners {
     fn drive(&self, engine: &Engine, id: &VolumeId, stop: &Stop) -> Result<Driven, WipeError> {
-        self.driving.fetch_add(1, Ordering::Relaxed);
-        let driven = engine.drive(id, stop, &|| self.between(stop));
-        self.driving.fetch_sub(1, Ordering::Relaxed);
-        driven
+        let _one = Driver::of(&self.driving);
+        engine.drive(id, stop, &|| self.between(stop))
     }
 
     fn between(&self, stop: &Stop) {

@@ -1,7 +1,7 @@
 //! How much a pool gives: its capacity, the host's reserve, a host that is full in the middle of making a volume.
 #![allow(clippy::unwrap_used, clippy::panic)] // helpers of tests are not seen as tests by the lint
 
-use bedplate_blockdev::LinuxHost;
+use bedplate_blockdev::{HostError, LinuxHost};
 use bedplate_core::bytes::{Bytes, MIB};
 use bedplate_core::class::Class;
 use bedplate_provisioner::engine::{CreateError, Engine, Misfit};
@@ -19,6 +19,7 @@ on_each_host!(
     a_host_that_fills_up_while_a_volume_is_made_keeps_nothing_of_it,
     many_at_once_never_get_more_than_there_is,
     what_would_fit_beside_those_under_way_is_asked_to_wait,
+    what_failed_and_could_not_be_removed_is_waited_for_by_nobody,
 );
 
 fn free(engine: &Engine) -> u64 {
@@ -113,9 +114,10 @@ fn what_would_fit_beside_those_under_way_is_asked_to_wait(fs: &'static str) {
     std::thread::scope(|scope| {
         let first = scope.spawn(|| engine.create(&want_ext4("a", room / 10 * 6)));
         reached.wait();
-        let wait = engine.create(&want_ext4("b", room / 10 * 2)).unwrap_err();
-        let never = engine.create(&want_ext4("c", room)).unwrap_err();
+        let wait = engine.create(&want_ext4("b", room / 10 * 2));
+        let never = engine.create(&want_ext4("c", room));
         go_on.wait();
+        let (wait, never) = (wait.unwrap_err(), never.unwrap_err());
         assert!(
             matches!(&wait, CreateError::Crowded { misfits, .. } if matches!(misfits[..], [Misfit::Crowded { .. }])),
             "{wait:?}"
@@ -124,6 +126,27 @@ fn what_would_fit_beside_those_under_way_is_asked_to_wait(fs: &'static str) {
         assert!(is_full(&never), "{never:?}");
         first.join().unwrap().unwrap();
     });
+    engine.create(&want_ext4("b", room / 10 * 2)).unwrap();
+}
+
+/// A volume whose blocks were taken, whose making failed and whose removal failed stays Reserved, and counts twice for good.
+fn what_failed_and_could_not_be_removed_is_waited_for_by_nobody(fs: &'static str) {
+    let node = Node::new(fs, 512).unwrap();
+    let (mut allocated, broken) = (false, Arc::new(AtomicBool::new(true)));
+    let breaks = broken.clone();
+    let host = Meddler::new(Arc::new(LinuxHost::default()), move |op| {
+        allocated |= op == "allocate_backing";
+        let fails = breaks.load(Ordering::Relaxed) && allocated && op == "map";
+        fails.then(|| HostError::failed("meddle", op.to_owned(), std::io::Error::other("broken")))
+    });
+    let engine = open_on(Arc::new(host), &node.config, &node.boot).unwrap();
+    let room = free(&engine) / MIB;
+    let failed = engine.create(&want_ext4("a", room / 10 * 6)).unwrap_err();
+    assert!(matches!(failed, CreateError::HostAndCleanup { .. }), "{failed:?}");
+    let refused = engine.create(&want_ext4("b", room / 10 * 2)).unwrap_err();
+    assert!(is_full(&refused), "{refused:?}");
+    broken.store(false, Ordering::Relaxed);
+    engine.clean_up_unmade();
     engine.create(&want_ext4("b", room / 10 * 2)).unwrap();
 }
 

@@ -33,6 +33,8 @@ use track::{Tracked, write_due};
 const AT_ONCE: usize = 8;
 /// When something that could not be done is tried again.
 const AGAIN: Duration = Duration::from_secs(1);
+/// How long the API server may take to answer a write.
+const ANSWER: Duration = Duration::from_secs(30);
 /// How often a wipe's progress is looked at.
 const PROGRESS: Duration = Duration::from_secs(3);
 
@@ -40,8 +42,8 @@ const PROGRESS: Duration = Duration::from_secs(3);
 enum Done {
     /// The engine's work.
     Worked(String, Result<(), Trouble>),
-    /// A write, with what the API server now has.
-    Written(String, Box<Result<LocalVolume, kube::Error>>),
+    /// A write, with what the API server now has; nothing where this agent had to be silent by then.
+    Written(String, Option<Box<Result<LocalVolume, kube::Error>>>),
 }
 
 /// Why the engine's work failed.
@@ -176,6 +178,9 @@ impl Volumes {
                         }
                         Err(Trouble::Refused(why)) => tracked.refusal = Some(why),
                         Err(Trouble::Later(note)) => {
+                            if let Some(why) = note.as_ref().filter(|why| tracked.note.as_ref() != Some(why)) {
+                                tracing::warn!(name, why, "what a LocalVolume asks for is tried again");
+                            }
                             tracked.note = note;
                             tracked.retry = Some(Instant::now() + AGAIN);
                         }
@@ -186,12 +191,16 @@ impl Volumes {
             Done::Written(name, result) => {
                 if let Some(tracked) = self.tracked.get_mut(&name) {
                     tracked.writing = false;
-                    match *result {
-                        Ok(object) => {
+                    match result.map(|result| *result) {
+                        None => {
+                            tracked.written = None;
+                            tracked.retry = Some(Instant::now() + AGAIN);
+                        }
+                        Some(Ok(object)) => {
                             self.context.metrics.wrote("LocalVolume");
                             tracked.written_back(object);
                         }
-                        Err(error) => {
+                        Some(Err(error)) => {
                             tracked.written = None;
                             tracked.retry = Some(Instant::now() + AGAIN);
                             // Let go of between the last word and now: the watch says so in a moment.
@@ -210,8 +219,7 @@ impl Volumes {
 
     /// Until when nothing is made and nothing told, because another agent speaks under this name.
     fn silent_until(&self) -> Option<Instant> {
-        let until = (*self.context.board.silent_until.borrow())?.into_std();
-        (until > Instant::now()).then_some(until)
+        silent_until(&self.context)
     }
 
     fn any_wipe(&self) -> bool {
@@ -330,11 +338,14 @@ impl Volumes {
 
     /// Tell the API server, once everything told is durable.
     fn write(&mut self, name: &str, status: bedplate_api::LocalVolumeStatus) {
-        let (name, engine, api) = (name.to_owned(), self.context.engine.clone(), self.api.clone());
-        let pens = self.pens.clone();
+        let (name, context, api, pens) = (name.to_owned(), self.context.clone(), self.api.clone(), self.pens.clone());
         self.beside.spawn(async move {
             // Never closed.
             let _pen = pens.acquire_owned().await.ok();
+            if silent_until(&context).is_some() {
+                return Done::Written(name, None);
+            }
+            let engine = context.engine.clone();
             let durable = tokio::task::spawn_blocking(move || engine.durable()).await;
             let result = match durable {
                 Ok(Ok(())) => {
@@ -345,15 +356,24 @@ impl Volumes {
                         "status": status,
                     });
                     let how = PatchParams::apply(MANAGER_AGENT).force();
-                    api.patch_status(&name, &how, &Patch::Apply(&body)).await
+                    // A server that never answers must not keep the pen.
+                    let patch = Patch::Apply(&body);
+                    let patched = tokio::time::timeout(ANSWER, api.patch_status(&name, &how, &patch)).await;
+                    patched.unwrap_or_else(|error| Err(kube::Error::Service(Box::new(error))))
                 }
                 // The agent is about to end: nothing that is not durable is told.
                 Ok(Err(error)) => Err(kube::Error::Service(Box::new(error))),
                 Err(error) => Err(kube::Error::Service(Box::new(error))),
             };
-            Done::Written(name, Box::new(result))
+            Done::Written(name, Some(Box::new(result)))
         });
     }
+}
+
+/// Until when nothing may be told under this node's name.
+fn silent_until(context: &Context) -> Option<Instant> {
+    let until = (*context.board.silent_until.borrow())?.into_std();
+    (until > Instant::now()).then_some(until)
 }
 
 /// What an event should say when a volume's phase becomes this.

@@ -301,12 +301,12 @@ impl Ledger {
     }
 }
 
-/// The first eight bytes of a name's SHA-256.
 /// By what the last of several volumes of one name is found.
 fn lately(volume: &AnyVolume) -> (bool, Timestamp) {
     (!volume.is_over(), volume.spec().created)
 }
 
+/// The first eight bytes of a name's SHA-256.
 fn digest(name: &str) -> u64 {
     Sha256::digest(name.as_bytes()).iter().take(8).fold(0, |sum, byte| sum << 8 | u64::from(*byte))
 }

@@ -1,7 +1,7 @@
 //! Making a volume: reserve, allocate, look at the map, ready. A crash at any point leaves either a volume or nothing.
 
-use std::collections::BTreeMap;
-use std::sync::{Arc, PoisonError};
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use bedplate_blockdev::HostError;
 use bedplate_core::bytes::Bytes;
@@ -133,6 +133,7 @@ impl Engine {
             return self.again(want, &volume);
         }
         let (id, file) = self.fresh_names();
+        let _making = Making::of(&self.making, &id);
         // Chosen and reserved under one lock: two requests cannot both take the last room.
         let reserved = self.store.commit(|ledger| {
             if want.origin.is_some() && (ledger.named(&want.name).is_some() || ledger.is_used_up(&want.name)) {
@@ -312,10 +313,10 @@ impl Engine {
         };
         let free = pool.free(ledger, available);
         if free.get() < bytes {
-            // Those under way may have taken their blocks already and count twice. What failed and could not be removed
-            // stays as it is: nothing to wait for.
-            let left = self.unmade.lock().unwrap_or_else(PoisonError::into_inner).clone();
-            if pool.free_beside(ledger, available, |id| left.contains(id)).get() >= bytes {
+            // Those under way may have taken their blocks already and count twice. What was begun and is not being made,
+            // because it failed and could not be removed or its pool is away, stays as it is: nothing to wait for.
+            let making = self.making.lock().unwrap_or_else(PoisonError::into_inner).clone();
+            if pool.free_beside(ledger, available, |id| !making.contains(id)).get() >= bytes {
                 return Err(Misfit::Crowded { pool: name(), free, wants: Bytes(bytes) });
             }
             return Err(Misfit::Full { pool: name(), free, wants: Bytes(bytes), reserve: pool.config.reserve });
@@ -354,6 +355,25 @@ impl Engine {
         host.sync_dir(dir)?;
         let map = host.map(dir, file, &identity)?;
         Ok(Backing { identity, map })
+    }
+}
+
+/// That a volume is being made, until dropped.
+struct Making<'a> {
+    all: &'a Mutex<BTreeSet<VolumeId>>,
+    id: VolumeId,
+}
+
+impl<'a> Making<'a> {
+    fn of(all: &'a Mutex<BTreeSet<VolumeId>>, id: &VolumeId) -> Self {
+        all.lock().unwrap_or_else(PoisonError::into_inner).insert(id.clone());
+        Self { all, id: id.clone() }
+    }
+}
+
+impl Drop for Making<'_> {
+    fn drop(&mut self) {
+        self.all.lock().unwrap_or_else(PoisonError::into_inner).remove(&self.id);
     }
 }
 

@@ -87,6 +87,7 @@ impl Engine {
             progress: Mutex::new(BTreeMap::new()),
             receipts: crate::receipts::Log::default(),
             unmade: Mutex::new(BTreeSet::new()),
+            making: Mutex::new(BTreeSet::new()),
         };
         engine.settle(engine.ids_in(|_| true)).map_err(OpenError::Commit)?;
         Ok(engine)

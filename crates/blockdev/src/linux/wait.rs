@@ -45,10 +45,11 @@ mod tests {
     }
 
     #[test]
-    fn the_last_look_comes_after_the_time_is_over() {
+    fn the_last_look_begins_after_the_time_is_over() {
         let (start, mut last) = (Instant::now(), None);
         let found: Option<()> = until(GLANCE, || {
             last = Some(start.elapsed());
+            std::thread::park_timeout(GLANCE * 2 / 3);
             Ok(None)
         })
         .unwrap();
