@@ -80,7 +80,13 @@ impl Ledger {
     /// The places of nodes that are asked for one after another.
     #[must_use]
     pub fn slots<'a>(&mut self, names: impl Iterator<Item = &'a str>) -> Vec<Option<Slot>> {
-        self.names.find_all(names)
+        let mut before = Slot::MAX;
+        let mut slot = |name| {
+            let found = self.names.find_after(before, name);
+            before = found.unwrap_or(before);
+            found
+        };
+        names.map(&mut slot).collect()
     }
 
     /// Whether the node at a place has that name.

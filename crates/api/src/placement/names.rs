@@ -21,36 +21,6 @@ pub struct Names {
     follows: Vec<Slot>,
 }
 
-/// Where a walk over names is. A scheduler names its nodes either in much the same order as the last time, or as its workers
-/// bring them, each from a row of its own.
-#[derive(Debug)]
-struct Walk {
-    /// The last name that was found.
-    before: Slot,
-    /// How often more what followed the last time may be wrong in turn; at 0 it is not asked any more.
-    luck: u8,
-    /// The last name of each row.
-    rows: [Slot; Walk::ROWS],
-    /// The row that is given up for a new one.
-    oldest: usize,
-    /// How often more no row may go on in turn; at 0 they are not asked any more.
-    patience: u8,
-}
-
-impl Walk {
-    const LUCK: u8 = 8;
-    /// As many as kube-scheduler has workers by default.
-    const ROWS: usize = 16;
-    const PATIENCE: u8 = 64;
-}
-
-impl Default for Walk {
-    fn default() -> Self {
-        let none = Slot::MAX - 1;
-        Self { before: none, luck: Self::LUCK, rows: [none; Self::ROWS], oldest: 0, patience: Self::PATIENCE }
-    }
-}
-
 #[derive(Clone, Copy, Debug)]
 struct Span {
     start: u32,
@@ -79,50 +49,17 @@ impl Names {
         self.table.find(self.hasher.hash_one(name), |(span, _)| span.of(&self.text) == name).map(|(_, slot)| *slot)
     }
 
-    /// The places of names that are asked for one after another: most are guessed by where those before them are, and need no
-    /// search.
-    pub fn find_all<'a>(&mut self, names: impl Iterator<Item = &'a str>) -> Vec<Option<Slot>> {
-        let mut walk = Walk::default();
-        names.map(|name| self.find_next(&mut walk, name)).collect()
-    }
-
+    /// The place of a name that is asked for after another one: where it was the last time, no search is needed.
     #[inline]
-    fn find_next(&mut self, walk: &mut Walk, name: &str) -> Option<Slot> {
-        let before = walk.before;
-        if walk.luck > 0 {
-            let guess = self.follows.get(before as usize).copied().filter(|slot| self.is_at(*slot, name));
-            if guess.is_some() {
-                walk.luck = Walk::LUCK;
-                walk.before = guess.unwrap_or(before);
-                return guess;
-            }
-            walk.luck -= 1;
-        }
-        let found = self.find_beside(walk, name)?;
-        if walk.luck > 0
-            && let Some(follows) = self.follows.get_mut(before as usize)
-        {
-            *follows = found;
-        }
-        walk.before = found;
-        Some(found)
-    }
-
-    /// Next in one of the rows that are being walked, or anywhere.
-    fn find_beside(&self, walk: &mut Walk, name: &str) -> Option<Slot> {
-        if walk.luck == 0 && walk.patience > 0 {
-            for last in &mut walk.rows {
-                if self.is_at(last.wrapping_add(1), name) {
-                    *last = last.wrapping_add(1);
-                    walk.patience = Walk::PATIENCE;
-                    return Some(*last);
-                }
-            }
-            walk.patience -= 1;
+    pub fn find_after(&mut self, before: Slot, name: &str) -> Option<Slot> {
+        let guess = self.follows.get(before as usize).copied().filter(|slot| self.is_at(*slot, name));
+        if guess.is_some() {
+            return guess;
         }
         let found = self.find(name)?;
-        walk.rows[walk.oldest] = found;
-        walk.oldest = (walk.oldest + 1) % Walk::ROWS;
+        if let Some(follows) = self.follows.get_mut(before as usize) {
+            *follows = found;
+        }
         Some(found)
     }
 
@@ -168,23 +105,16 @@ mod tests {
             assert_eq!((names.find(name), names.place(name)), (Some(place), place));
             assert!(names.is_at(place, name) && !names.is_at(place, "n") && !names.is_at(place + 1, name));
         }
-        // As they came, backwards, backwards as learnt, mixed as workers do, and without any order; with a stranger at times.
-        let forwards: Vec<usize> = (0..all.len()).collect();
-        let backwards: Vec<usize> = forwards.iter().copied().rev().collect();
-        let mixed = |rows: usize| -> Vec<usize> {
-            let length = all.len() / rows;
-            (0..all.len()).map(|i| (i % rows) * length + i / rows).collect()
-        };
-        let without: Vec<usize> = (0..all.len()).map(|i| i * 387 % all.len()).collect();
-        let orders =
-            [&forwards, &backwards, &backwards, &mixed(2), &mixed(10), &forwards, &mixed(50), &without, &without];
-        for order in orders {
-            let asked = order.iter().flat_map(|i| (i % 7 == 0).then_some("stranger").into_iter().chain([&*all[*i]]));
-            let found: Vec<Slot> = names.find_all(asked.clone()).into_iter().flatten().collect();
-            let expected: Vec<Slot> = order.iter().map(|i| Slot::try_from(*i).unwrap()).collect();
-            assert_eq!(found, expected);
-            let strangers = names.find_all(asked).iter().filter(|slot| slot.is_none()).count();
-            assert_eq!(strangers, all.len().div_ceil(7));
+        // As they came, backwards, backwards as learnt; with a stranger before each.
+        let forwards: Vec<(Slot, &String)> = (0..).zip(&all).collect();
+        let backwards: Vec<(Slot, &String)> = forwards.iter().copied().rev().collect();
+        for order in [&forwards, &backwards, &backwards] {
+            let mut before = Slot::MAX;
+            for (place, name) in order {
+                assert_eq!(names.find_after(before, "stranger"), None);
+                assert_eq!(names.find_after(before, name), Some(*place));
+                before = *place;
+            }
         }
         assert_eq!((names.find("n"), names.find("")), (None, None));
         assert!(!names.is_at(1_000, ""));
